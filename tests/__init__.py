@@ -1,0 +1,1 @@
+"""The test suite; ``python -m tests`` installs what it needs and runs it."""

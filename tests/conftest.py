@@ -1,0 +1,154 @@
+"""Fixtures: a real server, a database per test, and a judge that sees only what is committed.
+
+After every test nothing is checked out of a pool, no transaction is idle, and
+no context is left: whoever leaks fails, not the test after it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests import server as postgres
+from txkit import Database
+from txkit._core.context import current
+
+_NUMBERS = itertools.count(1)
+_SCHEMA = "CREATE TABLE note (id {key}, text VARCHAR(200) NOT NULL)"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[postgres.Server]:
+    running = postgres.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(autouse=True)
+def no_context_left() -> Iterator[None]:
+    yield
+    assert current() is None
+
+
+class PostgresJudge:
+    """A second connection: what it reads is committed."""
+
+    def __init__(self, connection: asyncpg.Connection[Any], url: str) -> None:
+        self.connection = connection
+        self.url = url
+
+    async def texts(self, table: str = "note") -> list[str]:
+        rows = await self.connection.fetch(f"SELECT text FROM {table} ORDER BY id")
+        return [row["text"] for row in rows]
+
+    async def fetch(self, query: str, *args: object) -> list[Any]:
+        return await self.connection.fetch(query, *args)
+
+    async def backends(self) -> list[tuple[int, str]]:
+        """The other connections to this database: (pid, state)."""
+        rows = await self.connection.fetch(
+            "SELECT pid, state FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid() AND backend_type = 'client backend' ORDER BY pid"
+        )
+        return [(row["pid"], row["state"]) for row in rows]
+
+
+class SqliteJudge:
+    """The same for a SQLite file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.url = f"sqlite:///{path}"
+
+    async def texts(self, table: str = "note") -> list[str]:
+        connection = sqlite3.connect(self.path)
+        try:
+            return [row[0] for row in connection.execute(f"SELECT text FROM {table} ORDER BY id")]
+        finally:
+            connection.close()
+
+
+async def new_postgres(server: postgres.Server) -> AsyncIterator[PostgresJudge]:
+    """Create a database with the table ``note``, and drop it in the end."""
+    name = f"txkit_{next(_NUMBERS)}_{id(object()):x}"
+    admin = await asyncpg.connect(server.admin_url)
+    try:
+        await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE template0 STRATEGY file_copy')
+        connection = await asyncpg.connect(server.url(name))
+        try:
+            await connection.execute(_SCHEMA.format(key="SERIAL PRIMARY KEY"))
+            judge = PostgresJudge(connection, server.url(name))
+            yield judge
+            idle = [one for one in await judge.backends() if "transaction" in one[1]]
+            assert not idle, f"idle in transaction: {idle}"
+        finally:
+            await connection.close()
+            await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    finally:
+        await admin.close()
+
+
+@pytest.fixture
+async def pg(server: postgres.Server) -> AsyncIterator[PostgresJudge]:
+    """A PostgreSQL database of its own."""
+    async for judge in new_postgres(server):
+        yield judge
+
+
+@pytest.fixture
+async def pg2(server: postgres.Server) -> AsyncIterator[PostgresJudge]:
+    """A second one, for tests with several Databases."""
+    async for judge in new_postgres(server):
+        yield judge
+
+
+@pytest.fixture
+def sqlite_judge(tmp_path: Path) -> SqliteJudge:
+    judge = SqliteJudge(tmp_path / "test.db")
+    connection = sqlite3.connect(judge.path)
+    connection.execute(_SCHEMA.format(key="INTEGER PRIMARY KEY"))
+    connection.commit()
+    connection.close()
+    return judge
+
+
+async def opened(judge: PostgresJudge | SqliteJudge, **options: Any) -> AsyncIterator[Database]:
+    """A Database for the judge's, checked for leaks at its end."""
+    db = Database(judge.url, **options)
+    yield db
+    pool = (await db.engine()).pool
+    out = pool.checkedout()  # type: ignore[attr-defined]
+    await db.close()
+    assert out == 0, f"{out} connections are still checked out"
+
+
+@pytest.fixture
+async def db(pg: PostgresJudge) -> AsyncIterator[Database]:
+    """A Database on PostgreSQL; ``pg`` is its judge."""
+    async for one in opened(pg, name="first", pool_size=5, max_overflow=0):
+        yield one
+
+
+@pytest.fixture
+async def db2(pg2: PostgresJudge) -> AsyncIterator[Database]:
+    """Another one; ``pg2`` is its judge."""
+    async for one in opened(pg2, name="second", pool_size=5, max_overflow=0):
+        yield one
+
+
+@pytest.fixture
+async def lite(sqlite_judge: SqliteJudge) -> AsyncIterator[Database]:
+    """A Database on SQLite; ``sqlite_judge`` is its judge."""
+    async for one in opened(sqlite_judge, name="lite"):
+        yield one

@@ -1,0 +1,1 @@
+"""What is happening now: the context, its sessions, and the boundaries. Private."""

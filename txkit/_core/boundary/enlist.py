@@ -1,0 +1,59 @@
+"""Make sessions: a Database's part in a context, or a session of the user's own.
+
+Nothing is sent; ``before_session`` of the Database may do what it likes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from txkit._core.boundary import operations
+from txkit._core.context import Context, current
+from txkit._core.guard import guard
+from txkit._core.participant import Participant
+
+if TYPE_CHECKING:
+    from txkit.database import Database
+
+
+async def enlist(context: Context, database: Database) -> Participant:
+    """Give the Database's participant in the context, made if it is not there."""
+    found = context.participants.get(database)
+    if found is not None:
+        return found
+    fresh = await new_participant(database, context, context.outer)
+    found = context.participants.get(database)
+    if found is not None:  # made by somebody else while before_session ran
+        operations.close_idle(fresh)
+        return found
+    context.participants[database] = fresh
+    for depth, scope in enumerate(context.scopes):
+        if scope.owns(database):
+            await hold(context, depth, fresh)
+    return fresh
+
+
+async def new_participant(
+    database: Database, context: Context | None, outer: Context | None
+) -> Participant:
+    """Make a guarded session."""
+    session, engine = await database.new_session()
+    participant = Participant(database, engine, session, context, outer)
+    guard(participant)
+    return participant
+
+
+async def new_own_session(database: Database) -> Participant:
+    """Make a guarded session that belongs to no context."""
+    return await new_participant(database, None, current())
+
+
+async def hold(context: Context, depth: int, one: Participant) -> None:
+    """Let the atomic block at ``depth`` hold a participant.
+
+    Inside another block of the same Database it holds a savepoint; the
+    outermost one owns the transaction, and sends nothing here.
+    """
+    inner = any(scope.owns(one.database) for scope in context.scopes[:depth])
+    savepoint = await operations.begin_savepoint(one) if inner else None
+    context.scopes[depth].held[one] = savepoint

@@ -1,0 +1,56 @@
+"""Would committing the open transaction first lose or reveal anything?
+
+Asked when an atomic block with no ``current_transaction`` meets a transaction
+that nobody declared atomic. What the session knows is looked up; what only the
+server knows is one query. When in doubt the answer is yes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy.orm import SessionTransactionOrigin
+
+from txkit.database import sqlite
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+    from txkit._core.participant import Participant
+
+# Every writer and every row lock has a transaction id; table and advisory locks are in pg_locks;
+# a result that is being streamed is an open portal.
+_POSTGRESQL = """
+SELECT CASE
+  WHEN pg_current_xact_id_if_assigned() IS NOT NULL THEN 'it wrote or locked rows'
+  WHEN current_setting('transaction_isolation') <> current_setting('default_transaction_isolation')
+    THEN 'it has an isolation level of its own'
+  WHEN EXISTS (SELECT FROM pg_cursors WHERE name <> '') THEN 'a result is being streamed'
+  WHEN EXISTS (SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND locktype <> 'virtualxid'
+    AND mode <> 'AccessShareLock') THEN 'it holds a lock'
+END
+"""
+
+
+async def harm_of_committing(one: Participant) -> str | None:
+    """Give the reason why the open transaction must not just be committed, or None."""
+    transaction = one.sync.get_transaction()
+    if transaction is not None and transaction.origin is SessionTransactionOrigin.BEGIN:
+        return "session.begin() opened it and will end it"
+    if one.sync.in_nested_transaction():
+        return "a savepoint is open in it"
+    if one.has_changes:
+        return "ORM changes wait to be flushed"
+    connection = one.connection
+    if connection is None:
+        return None
+    if one.database.is_sqlite:
+        return "it ran a statement that may write" if sqlite.wrote(connection) else None
+    return await one.session.run_sync(lambda _: _ask_server(connection))
+
+
+def _ask_server(connection: Connection) -> str | None:
+    if connection.dialect.name != "postgresql":
+        return "what it did is not known"
+    reason: str | None = connection.exec_driver_sql(_POSTGRESQL).scalar_one()
+    return reason

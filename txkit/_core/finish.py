@@ -1,0 +1,64 @@
+"""Let work that must not be torn apart complete, however often it is cancelled.
+
+The work runs in a task of its own; the caller waits for it to the end and
+hands on its own cancellation afterwards. Nobody is cancelled twice, nothing
+spins, and there is a bound: past it the work's connections are discarded.
+
+Under anyio, whose cancellation comes again at every await, a shielded scope
+holds it off, but only once a cancellation has come: the good path pays nothing.
+This module must not know sessions, contexts or databases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from contextlib import AbstractContextManager
+
+T = TypeVar("T")
+
+
+async def complete(
+    work: Coroutine[Any, Any, T], *, timeout_s: float, discard: Callable[[], None]
+) -> T:
+    """Run ``work`` to its end and return its result.
+
+    Cancellation: the work goes on for up to ``timeout_s`` seconds, then
+    ``discard`` is called to break it off; ``CancelledError`` leaves afterwards,
+    with a note of what failed meanwhile.
+    """
+    task = asyncio.get_running_loop().create_task(work, name="txkit: finishing")
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError as cancelled:
+        if task.cancelled():
+            raise
+        await _wait_out(task, timeout_s, discard)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            cancelled.add_note(f"txkit: finishing failed meanwhile: {type(error).__name__}: {error}")
+        raise
+
+
+async def _wait_out(task: asyncio.Task[Any], timeout_s: float, discard: Callable[[], None]) -> None:
+    """Wait for the task through any number of further cancellations."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    with _anyio_shield():
+        while not task.done():
+            left = deadline - loop.time()
+            if left <= 0:
+                discard()
+                task.cancel()
+                left = None
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({task}, timeout=left)
+
+
+def _anyio_shield() -> AbstractContextManager[object]:
+    anyio = sys.modules.get("anyio")
+    return contextlib.nullcontext() if anyio is None else anyio.CancelScope(shield=True)

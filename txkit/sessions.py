@@ -1,0 +1,204 @@
+"""What a coroutine asks of the current context: its sessions, and ends by hand.
+
+The functions of context-async-sqlalchemy under their own names, and two that
+are about the unit itself. They find the context and hand over to
+``_core.boundary``; nothing here sends SQL by itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from txkit._core.boundary.ending import commit_all, rollback_all
+from txkit._core.boundary.enlist import enlist
+from txkit._core.boundary.joining import ask_for_rollback
+from txkit._core.boundary.own import OwnSession
+from txkit._core.context import State, current, open_context
+from txkit.decorators import Atomic, new_context
+from txkit.policy.current_transaction import CurrentTransaction, parse_mode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from contextlib import AbstractAsyncContextManager
+
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from txkit._core.participant import Participant
+    from txkit.database import Database
+
+T = TypeVar("T")
+
+
+async def db_session(database: Database) -> AsyncSession:
+    """Give the context's session for ``database``.
+
+    Made at the first call, the same object afterwards, in every coroutine below.
+    No connection is taken yet: the first statement takes one and sends BEGIN.
+    After ``close_db_session`` the next call makes a new session.
+
+    Sends:
+        Nothing; ``before_session`` of the Database may.
+
+    Raises:
+        NoContextError: no boundary is open; its text says which decorator is missing.
+        ContextClosedError: the boundary has ended.
+
+    Cancellation: nothing has happened, or the session is there.
+    """
+    return (await enlist(open_context("db_session"), database)).session
+
+
+async def commit_db_session(database: Database) -> None:
+    """Commit the open transaction now, if there is one.
+
+    The session stays; the connection goes back to the pool, and the next statement
+    takes one and begins a new transaction.
+
+    Sends:
+        Pending ORM changes, then COMMIT.
+
+    Raises:
+        NoContextError, ContextClosedError: no boundary is open.
+        AtomicControlError: an atomic block owns the transaction; nothing was sent.
+        UnexpectedRollbackError: a joined function failed, so that the transaction can
+            only be rolled back; nothing was sent.
+        Exception: the flush or the commit was refused, in the driver's words. A refused
+            commit is rolled back.
+
+    Cancellation: before COMMIT was sent the transaction is open; from then on it is
+    finished first.
+    """
+    one = _participant("commit_db_session", database, ends_by="commit")
+    if one is not None and one.in_transaction:
+        await commit_all("commit_db_session()", [one], close=False)
+
+
+async def rollback_db_session(database: Database) -> None:
+    """Roll back the open transaction now, if there is one.
+
+    The session stays; the next statement begins a new transaction. A transaction
+    that could only be rolled back is mended by it.
+
+    Sends:
+        ROLLBACK.
+
+    Raises:
+        NoContextError, ContextClosedError: no boundary is open.
+        AtomicControlError: an atomic block owns the transaction; nothing was sent.
+
+    Cancellation: it is rolled back all the same.
+    """
+    one = _participant("rollback_db_session", database, ends_by="rollback")
+    if one is not None:
+        await rollback_all("rollback_db_session()", [one], lambda: "asked for", close=False)
+    open_context("rollback_db_session").lift(database)
+
+
+async def close_db_session(database: Database) -> None:
+    """Close the session now: an open transaction is rolled back.
+
+    The connection goes back to the pool; the next ``db_session`` makes a new session.
+
+    Sends:
+        ROLLBACK, if a transaction is open.
+
+    Raises:
+        NoContextError, ContextClosedError: no boundary is open.
+        AtomicControlError: an atomic block owns the transaction; nothing was sent.
+
+    Cancellation: it is closed all the same.
+    """
+    one = _participant("close_db_session", database, ends_by="rollback")
+    if one is not None:
+        await rollback_all("close_db_session()", [one], lambda: "closed", close=True)
+    open_context("close_db_session").lift(database)
+
+
+def atomic_db_session(
+    database: Database, current_transaction: str | None = None
+) -> AbstractAsyncContextManager[AsyncSession]:
+    """Give an atomic block that yields the context's session.
+
+    ``atomic(database, current_transaction=...)``, but for a mode that is left out:
+    what is open is committed first, as in context-async-sqlalchemy. Inside another
+    atomic block it is a savepoint.
+
+    Raises:
+        ValueError: the mode is unknown.
+    """
+    mode = parse_mode(current_transaction, left_out=CurrentTransaction.COMMIT)
+    return Atomic[Any]((database,), mode)
+
+
+def new_non_ctx_session(database: Database) -> AbstractAsyncContextManager[AsyncSession]:
+    """Give a session outside any context, as an ``async with`` block.
+
+    The user commits; what is open at the end is rolled back.
+    """
+    return OwnSession(database, "new_non_ctx_session()", atomic=False)
+
+
+def new_non_ctx_atomic_session(database: Database) -> AbstractAsyncContextManager[AsyncSession]:
+    """Give a session outside any context, in a transaction that the block commits.
+
+    An exception that leaves the block rolls it back.
+    """
+    return OwnSession(database, "new_non_ctx_atomic_session()", atomic=True)
+
+
+async def run_in_new_ctx(
+    function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
+) -> T:
+    """Run a coroutine function in a new context: ``new_context(function)(*args, **kwargs)``.
+
+    Raises:
+        TypeError: ``function`` is no coroutine function.
+        Exception: what the function raised; rolled back.
+    """
+    return await new_context(function)(*args, **kwargs)
+
+
+def set_rollback_only(reason: str | None = None) -> None:
+    """Let the running unit be rolled back at its end. Statements run until then.
+
+    The nearest decorated function or block is the one that asked. A boundary, an
+    atomic block or a savepoint rolls back and returns normally; where a joined
+    function asked, the unit that it joined raises ``UnexpectedRollbackError``.
+    After Spring's ``setRollbackOnly``.
+
+    Args:
+        reason: for the log line and the error; None gives a general one.
+
+    Raises:
+        NoContextError, ContextClosedError: no boundary is open.
+    """
+    ask_for_rollback(reason)
+
+
+def in_transaction(database: Database | None = None) -> bool:
+    """Say whether a transaction is open in the current context.
+
+    ORM changes that wait to be flushed count: their transaction has begun, though
+    nothing was sent. False without a context.
+
+    Args:
+        database: the Database in question; None: any.
+    """
+    context = current()
+    if context is None or context.state is not State.OPEN:
+        return False
+    return any(
+        one.in_transaction
+        for one in context.participants.values()
+        if database is None or one.database is database
+    )
+
+
+def _participant(function: str, database: Database, *, ends_by: str) -> Participant | None:
+    context = open_context(function)
+    one = context.participants.get(database)
+    if one is None:
+        context.refuse_control(database, f"{function}()")
+    else:
+        one.authorize(f"{function}()", ends_by=ends_by)
+    return one
