@@ -24,6 +24,7 @@ import wrapt
 from txkit._core.boundary import blocks
 from txkit._core.boundary.entries import atomic_entry, unit_entry
 from txkit.database import Database
+from txkit.policy.callables import qualified_name, refuse_undecorable
 from txkit.policy.current_transaction import Mode, parse_mode
 from txkit.policy.definition import Definition, define
 from txkit.policy.propagation import Propagation
@@ -34,34 +35,35 @@ if TYPE_CHECKING:
     from txkit.policy.definition import ExceptionClasses, OutcomeRule
 
 F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
-M = TypeVar(
-    "M",
-    bound="classmethod[Any, ..., Coroutine[Any, Any, Any]] | staticmethod[..., Coroutine[Any, Any, Any]]",
-)
 Y = TypeVar("Y")
 
 _Function = Callable[..., Coroutine[Any, Any, Any]]
 
+if TYPE_CHECKING:
+    _FunctionWrapper = wrapt.FunctionWrapper[..., Any]
+else:
+    _FunctionWrapper = wrapt.FunctionWrapper
 
-class Decorated(wrapt.FunctionWrapper):
+
+class Decorated(_FunctionWrapper):
     """A function in its boundary. Behaves as the function in every other respect."""
 
     def __init__(self, wrapped: Any, entry: _Function) -> None:
         super().__init__(wrapped, entry)
         self._self_entry = entry
 
-    __call__ = property(attrgetter("_self_entry"))
+    __call__ = property(attrgetter("_self_entry"))  # pyright: ignore[reportAssignmentType]
 
     # wrapt's C extension lets one isinstance() with a runtime protocol blank these.
-    __annotations__ = property(lambda self: self.__wrapped__.__annotations__)  # type: ignore[assignment]
+    __annotations__ = property(attrgetter("__wrapped__.__annotations__"))  # pyright: ignore[reportAssignmentType]
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+    def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
         """Bind as the wrapped function, classmethod or staticmethod would."""
         wrapped = self.__wrapped__
         if isinstance(wrapped, staticmethod):
             return self._self_entry
         if isinstance(wrapped, classmethod):
-            return types.MethodType(self._self_entry, type(instance) if owner is None else owner)
+            return types.MethodType(self._self_entry, owner or instance.__class__)
         if instance is None or not inspect.isfunction(wrapped):
             return self
         return types.MethodType(self._self_entry, instance)
@@ -76,7 +78,7 @@ class Decorated(wrapt.FunctionWrapper):
 
     def __reduce_ex__(self, protocol: object) -> str:
         """A function is pickled by its name."""
-        return str(self.__qualname__)
+        return str(self.__wrapped__.__qualname__)
 
 
 class _Unit:
@@ -119,10 +121,9 @@ class Transactional(_Unit):
     @overload
     def __call__(self, function: F, /) -> F: ...
     @overload
-    def __call__(self, function: M, /) -> M: ...
-    @overload
     def __call__(
         self,
+        /,
         *,
         propagation: Propagation | str = ...,
         rollback_for: ExceptionClasses = ...,
@@ -145,10 +146,9 @@ class NewContext(_Unit):
     @overload
     def __call__(self, function: F, /) -> F: ...
     @overload
-    def __call__(self, function: M, /) -> M: ...
-    @overload
     def __call__(
         self,
+        /,
         *,
         rollback_for: ExceptionClasses = ...,
         no_rollback_for: ExceptionClasses = ...,
@@ -175,19 +175,24 @@ class Atomic(Generic[Y]):
     @overload
     def __call__(self, function: F, /) -> F: ...
     @overload
-    def __call__(self, function: M, /) -> M: ...
-    @overload
     def __call__(
         self, database: Database, /, *, current_transaction: str | None = None
     ) -> Atomic[AsyncSession]: ...
     @overload
+    def __call__(self, *, current_transaction: str | None = None) -> Atomic[None]: ...
+    @overload
     def __call__(
-        self, *databases: Database, current_transaction: str | None = None
+        self,
+        database: Database,
+        second: Database,
+        /,
+        *databases: Database,
+        current_transaction: str | None = None,
     ) -> Atomic[None]: ...
     def __call__(self, *given: Any, current_transaction: str | None = None) -> Any:
         """Decorate a function, or take Databases and a mode and give another decorator."""
         if all(isinstance(one, Database) for one in given):
-            return Atomic(given, parse_mode(current_transaction))
+            return Atomic[Any](given, parse_mode(current_transaction))
         if len(given) == 1 and current_transaction is None:
             return _wrap("@atomic", given[0], self._entry)
         message = "atomic() takes Databases, @atomic a function: write @atomic(db, ...) above it"
@@ -219,55 +224,8 @@ atomic = Atomic[None]((), Mode())
 
 def _wrap(decorator: str, given: Any, make_entry: Callable[[_Function, str], _Function]) -> Any:
     """Put an entry before whatever coroutine function ``given`` is."""
-    function = given.__func__ if isinstance(given, (classmethod, staticmethod)) else given
-    _refuse(decorator, function)
-    entry = make_entry(function, _qualified_name(function))
+    function: Any = getattr(given, "__func__", given)  # of a classmethod or staticmethod
+    refuse_undecorable(decorator, function)
+    entry = make_entry(function, qualified_name(function))
     updated = functools.WRAPPER_UPDATES if inspect.isroutine(function) else ()
     return Decorated(given, functools.update_wrapper(entry, function, updated=updated))
-
-
-def _refuse(decorator: str, function: Any) -> None:
-    """Raise unless ``function`` is a coroutine function, and say what to do instead."""
-    name = _qualified_name(function)
-    if isinstance(function, type):
-        message = f"{decorator} can't decorate the class {name}: put it on the methods that need it"
-    elif inspect.isasyncgenfunction(function):
-        message = (
-            f"{decorator} can't decorate the async generator {name}: decorate the coroutine"
-            " function that consumes it"
-        )
-    elif not callable(function):
-        message = f"{decorator} decorates coroutine functions, and {function!r} can't be called"
-    elif inspect.isbuiltin(function):
-        message = f"{decorator} can't decorate the builtin {name}: wrap it in an 'async def'"
-    elif _is_coroutine_function(function):
-        return
-    elif inspect.isroutine(function):
-        message = (
-            f"{decorator} needs a coroutine function, and {name} is none: make it 'async def', or, if"
-            f" another decorator wrapped it, put {decorator} below that one, next to the function"
-        )
-    else:
-        kind = type(function)
-        message = (
-            f"{decorator} was given a {kind.__module__}.{kind.__qualname__} object, which is no"
-            f" function any more: put {decorator} below the decorator that made it, next to the"
-            " 'async def'"
-        )
-    raise TypeError(message)
-
-
-def _is_coroutine_function(function: Any) -> bool:
-    while isinstance(function, functools.partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function) or (
-        not inspect.isroutine(function)
-        and inspect.iscoroutinefunction(getattr(type(function), "__call__", None))  # noqa: B004
-    )
-
-
-def _qualified_name(function: Any) -> str:
-    while isinstance(function, functools.partial):
-        function = function.func
-    named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}.{named.__qualname__}"

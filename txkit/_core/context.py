@@ -153,7 +153,8 @@ def open_context(function: str) -> Context:
     if context is None:
         raise NoContextError(function)
     if context.state is not State.OPEN:
-        raise ContextClosedError(f"{function}()", context.name)
+        what = f"{function}()"
+        raise ContextClosedError(what, context.name)
     return context
 
 

@@ -40,7 +40,9 @@ async def complete(
             raise
         await _wait_out(task, timeout_s, discard)
         if not task.cancelled() and (error := task.exception()) is not None:
-            cancelled.add_note(f"txkit: finishing failed meanwhile: {type(error).__name__}: {error}")
+            cancelled.add_note(
+                f"txkit: finishing failed meanwhile: {type(error).__name__}: {error}"
+            )
         raise
 
 
@@ -49,14 +51,15 @@ async def _wait_out(task: asyncio.Task[Any], timeout_s: float, discard: Callable
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
     with _anyio_shield():
-        while not task.done():
-            left = deadline - loop.time()
-            if left <= 0:
-                discard()
-                task.cancel()
-                left = None
+        while not task.done() and (left := deadline - loop.time()) > 0:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait({task}, timeout=left)
+        if not task.done():
+            discard()
+            task.cancel()
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
 
 
 def _anyio_shield() -> AbstractContextManager[object]:

@@ -27,65 +27,66 @@ if TYPE_CHECKING:
 class Guarded(Session):
     """The methods that ask first. Never made itself, only mixed in by ``guard``."""
 
-    _txkit: Participant
+    txkit_participant: Participant
 
     def get_bind(self, *args: Any, **kwargs: Any) -> Engine | Connection:
         """Route the statement that is about to run, or refuse it."""
-        return self._txkit.route(super().get_bind(*args, **kwargs))
+        return self.txkit_participant.route(super().get_bind(*args, **kwargs))
 
     def begin(self, nested: bool = False) -> SessionTransaction:  # noqa: FBT001, FBT002
         """Refuse a transaction of its own inside an atomic block; savepoints are allowed."""
         if not nested:
-            self._txkit.authorize("session.begin()", ends_by="begin")
+            self.txkit_participant.authorize("session.begin()", ends_by="begin")
         return super().begin(nested)
 
     def commit(self) -> None:
         """Commit by hand, where that is allowed."""
-        self._txkit.authorize("session.commit()", ends_by="commit")
+        self.txkit_participant.authorize("session.commit()", ends_by="commit")
         super().commit()
 
     def prepare(self) -> None:
         """Prepare by hand, where that is allowed."""
-        self._txkit.authorize("session.prepare()", ends_by="commit")
+        self.txkit_participant.authorize("session.prepare()", ends_by="commit")
         super().prepare()
 
     def rollback(self) -> None:
         """Roll back by hand, where that is allowed; that mends a doomed transaction."""
-        self._txkit.authorize("session.rollback()", ends_by="rollback")
+        self.txkit_participant.authorize("session.rollback()", ends_by="rollback")
         super().rollback()
-        _lift(self._txkit)
+        _lift(self.txkit_participant)
 
     def close(self) -> None:
         """Close by hand, where that is allowed."""
-        self._txkit.authorize("session.close()", ends_by="rollback")
+        self.txkit_participant.authorize("session.close()", ends_by="rollback")
         super().close()
-        _lift(self._txkit)
-        self._txkit.was_closed()
+        _lift(self.txkit_participant)
+        self.txkit_participant.was_closed()
 
     def invalidate(self) -> None:
         """Close by hand and discard the connection, where that is allowed."""
-        self._txkit.authorize("session.invalidate()", ends_by="rollback")
+        self.txkit_participant.authorize("session.invalidate()", ends_by="rollback")
         super().invalidate()
-        _lift(self._txkit)
-        self._txkit.was_closed()
+        _lift(self.txkit_participant)
+        self.txkit_participant.was_closed()
 
     def reset(self) -> None:
         """Reset by hand, where that is allowed."""
-        self._txkit.authorize("session.reset()", ends_by="rollback")
+        self.txkit_participant.authorize("session.reset()", ends_by="rollback")
         super().reset()
-        _lift(self._txkit)
+        _lift(self.txkit_participant)
 
 
 def guard(participant: Participant) -> None:
     """Put the participant between its session and the database."""
     sync: Any = participant.sync
-    sync.__class__ = _guarded_class(type(sync))
-    sync._txkit = participant  # noqa: SLF001
+    sync.__class__ = _guarded_class(type(sync))  # type: ignore[arg-type]
+    sync.txkit_participant = participant
 
 
 def plain(sync: Session) -> Any:
     """Give the session as its own class knows it, for the boundary, which need not ask."""
-    return super(Guarded, sync)
+    guarded: Any = sync
+    return super(Guarded, guarded)
 
 
 @lru_cache(maxsize=64)
@@ -99,24 +100,26 @@ def _guarded_class(cls: type[Session]) -> type[Session]:
     return guarded
 
 
-def _after_begin(session: Guarded, _transaction: SessionTransaction, connection: Connection) -> None:
-    session._txkit.begun(connection)  # noqa: SLF001
+def _after_begin(
+    session: Guarded, _transaction: SessionTransaction, connection: Connection
+) -> None:
+    session.txkit_participant.begun(connection)
 
 
 def _before_commit(session: Guarded) -> None:
     """Refuse the end of a ``session.begin()`` block that may only be rolled back."""
     if not session.in_nested_transaction():
-        session._txkit.authorize("the commit of session.begin()", ends_by="commit")  # noqa: SLF001
+        session.txkit_participant.authorize("the commit of session.begin()", ends_by="commit")
 
 
 def _after_soft_rollback(session: Guarded, previous: SessionTransaction) -> None:
     if previous.parent is None:
-        _lift(session._txkit)  # noqa: SLF001
+        _lift(session.txkit_participant)
 
 
 def _after_transaction_end(session: Guarded, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
-        session._txkit.connection = None  # noqa: SLF001
+        session.txkit_participant.connection = None
 
 
 def _lift(participant: Participant) -> None:

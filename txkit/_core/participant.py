@@ -11,7 +11,7 @@ Must not end anything itself: ``boundary`` does that.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import InvalidRequestError
 
@@ -103,7 +103,8 @@ class Participant:
         context = self.context
         if context is not None:
             if context.state is State.CLOSED:
-                raise ContextClosedError("a session", context.name)
+                what = "a session"
+                raise ContextClosedError(what, context.name)
             self._refuse_doomed(context, statement=True)
         if self.control is Control.CLOSED:
             message = "this session was closed: ask db_session() for the one that belongs here now"
@@ -176,4 +177,3 @@ class Participant:
             if outer.state is State.OPEN and holder is not None and holder.connection is not None:
                 raise PoolStarvationError(self.name, outer.name, self.database)
             outer = outer.outer
-

@@ -4,7 +4,7 @@ A pool's connections belong to the loop that opened them, so every loop gets an
 engine of its own, and loses it when it ends: an async generator that is left
 suspended in the loop is closed by ``loop.shutdown_asyncgens()``, which
 ``asyncio.run`` and every runner call, and disposes the engine there. A loop
-that was closed without it is noticed when the next engine is built.
+that was closed without it is noticed at the next use, in whatever loop.
 
 A retired engine closes each connection that still comes back to it. After a
 fork the child forgets its parent's engines without touching their sockets.
@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -27,29 +29,32 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
     from sqlalchemy.pool import ConnectionPoolEntry
 
+    from txkit.database.recipe import Target
+
 
 class LoopEngine:
     """An engine and its session factory, in one event loop, for one host."""
 
     def __init__(
-        self, engine: AsyncEngine, sessions: async_sessionmaker[AsyncSession], generation: int
+        self, engine: AsyncEngine, sessions: async_sessionmaker[AsyncSession], target: Target
     ) -> None:
         self.engine = engine
         self.sessions = sessions
-        self.generation = generation
+        self.target = target
+        self._is_retired = False
         self._connections = weakref.WeakSet[Any]()
+        # The pool's listener keeps this object for as long as a connection of it is out.
         event.listen(engine.sync_engine, "connect", self._remember)
 
     async def retire(self) -> None:
-        """Close what is idle now, and the rest as it comes back."""
-        pool = self.engine.sync_engine.pool
-        if not event.contains(pool, "checkin", _close_returned):
-            event.listen(pool, "checkin", _close_returned)
-        event.remove(self.engine.sync_engine, "connect", self._remember)
+        """Close what is idle now, and the rest as it comes back; may be called again."""
+        if not self._is_retired:
+            self._is_retired = True
+            event.listen(self.engine.sync_engine, "checkin", _close_returned)
         await self.engine.dispose()
 
     def bury(self) -> None:
-        """Hang up on the server from outside: the loop is gone."""
+        """Hang up on the server from outside: the loop is gone, or doesn't get on."""
         for connection in list(self._connections):
             _hang_up(connection)
         self.engine.sync_engine.dispose(close=False)
@@ -59,51 +64,68 @@ class LoopEngine:
             self._connections.add(dbapi_connection.driver_connection)
 
 
-class LoopEngines:
-    """The engines of one Database, by event loop."""
+class Place:
+    """What one event loop has of a Database."""
 
     def __init__(self) -> None:
-        self._engines: dict[asyncio.AbstractEventLoop, LoopEngine] = {}
-        self._closers: dict[asyncio.AbstractEventLoop, AsyncGenerator[None]] = {}
-        _ALL.add(self)
+        self.engine: LoopEngine | None = None
+        self.switching = asyncio.Lock()
+        self._retired = weakref.WeakSet[LoopEngine]()
 
-    def get(self, loop: asyncio.AbstractEventLoop) -> LoopEngine | None:
-        """Give the engine of ``loop``, if it has one."""
-        return self._engines.get(loop)
-
-    def put(self, loop: asyncio.AbstractEventLoop, engine: LoopEngine) -> LoopEngine | None:
-        """Make ``engine`` the one of ``loop``, and give back the one before it."""
-        self._bury_the_dead()
-        before = self._engines.get(loop)
-        self._engines[loop] = engine
-        if loop not in self._closers:
-            self._closers[loop] = closer = _close_with_loop(weakref.ref(self), loop)
-            with contextlib.suppress(StopIteration):
-                closer.__anext__().send(None)  # up to its yield, which awaits nothing
+    def replace(self, engine: LoopEngine | None) -> LoopEngine | None:
+        """Put another engine in, and give back the one before it, to be retired."""
+        before, self.engine = self.engine, engine
+        if before is not None:
+            self._retired.add(before)
         return before
 
-    def pop(self, loop: asyncio.AbstractEventLoop) -> LoopEngine | None:
-        """Forget the engine of ``loop``, and give it back to be retired."""
-        self._bury_the_dead()
-        return self._engines.pop(loop, None)
+    async def close(self) -> None:
+        """Retire every engine; those too whose retirement was broken off."""
+        self.replace(None)
+        for engine in list(self._retired):
+            await engine.retire()
 
-    def pop_for_good(self, loop: asyncio.AbstractEventLoop) -> LoopEngine | None:
-        """Forget all about ``loop``, which is ending."""
-        self._closers.pop(loop, None)
-        return self.pop(loop)
+    def bury(self) -> None:
+        """Hang up on the server from outside: the loop is gone."""
+        self.replace(None)
+        for engine in list(self._retired):
+            engine.bury()
+
+
+class LoopEngines:
+    """The places of one Database, by event loop. May be used by many threads at once."""
+
+    def __init__(self) -> None:
+        self._places: dict[asyncio.AbstractEventLoop, Place] = {}
+        self._closers: dict[asyncio.AbstractEventLoop, AsyncGenerator[None]] = {}
+        self._lock = threading.Lock()
+        _ALL.add(self)
+
+    def here(self) -> Place:
+        """Give the running loop's place, made if it is not there yet."""
+        loop = asyncio.get_running_loop()
+        place = self._places.get(loop)
+        if place is None or len(self._places) > 1:
+            with self._lock:
+                self._bury_the_dead()
+                if place is None:
+                    self._places[loop] = place = Place()
+                    self._closers[loop] = closer = _close_with_loop(place)
+                    with contextlib.suppress(StopIteration):
+                        closer.__anext__().send(None)  # up to its yield, which awaits nothing
+        return place
 
     def forget(self) -> None:
         """Drop everything without touching it: it belongs to the parent process."""
-        _INHERITED.append((self._engines, self._closers))
-        self._engines = {}
+        _INHERITED.append((self._places, self._closers))
+        self._places = {}
         self._closers = {}
+        self._lock = threading.Lock()  # another thread of the parent may have held it
 
     def _bury_the_dead(self) -> None:
-        for loop in [loop for loop in self._closers if loop.is_closed()]:
+        for loop in [loop for loop in self._places if loop.is_closed()]:
             del self._closers[loop]
-            engine = self._engines.pop(loop, None)
-            if engine is not None:
-                engine.bury()
+            self._places.pop(loop).bury()
 
 
 _ALL = weakref.WeakSet[LoopEngines]()
@@ -111,23 +133,12 @@ _INHERITED: list[object] = []
 """What a forked child got from its parent, kept so that no finalizer runs."""
 
 
-def forget_inherited() -> None:
-    """Start afresh in a forked child."""
-    for engines in list(_ALL):
-        engines.forget()
-
-
-async def _close_with_loop(
-    engines_ref: weakref.ref[LoopEngines], loop: asyncio.AbstractEventLoop
-) -> AsyncGenerator[None]:
-    """Stay suspended until the loop shuts its generators down."""
+async def _close_with_loop(place: Place) -> AsyncGenerator[None]:
+    """Stay suspended until the loop shuts its generators down, or the Database is gone."""
     try:
         yield
     finally:
-        engines = engines_ref()
-        engine = None if engines is None else engines.pop_for_good(loop)
-        if engine is not None:
-            await engine.retire()
+        await place.close()
 
 
 def _close_returned(_dbapi_connection: object, record: ConnectionPoolEntry) -> None:
@@ -135,13 +146,30 @@ def _close_returned(_dbapi_connection: object, record: ConnectionPoolEntry) -> N
 
 
 def _hang_up(driver_connection: Any) -> None:
-    """End a connection whose loop is closed, so that nothing can be awaited."""
+    """End a connection that nobody may await any more."""
     stop = getattr(driver_connection, "stop", None)  # aiosqlite: ends its thread
     if stop is not None:
-        stop()
+        # In a thread where no loop runs: it would tie its answer to this one, which may end first.
+        helper = threading.Thread(target=stop, name="txkit: stopping aiosqlite")
+        helper.start()
+        helper.join()
         return
     transport = getattr(driver_connection, "_transport", None)  # asyncpg
     peer = None if transport is None else transport.get_extra_info("socket")
+    terminate = getattr(driver_connection, "terminate", None)
+    if terminate is not None:
+        with contextlib.suppress(RuntimeError):  # its loop is closed
+            terminate()
     if peer is not None:
         with contextlib.suppress(OSError):
             peer.shutdown(socket.SHUT_RDWR)
+
+
+def _forget_inherited() -> None:
+    """Start afresh in a forked child."""
+    for engines in list(_ALL):
+        engines.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_inherited)

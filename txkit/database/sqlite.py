@@ -51,11 +51,17 @@ def _on_connect(dbapi_connection: Any, _record: object) -> None:
 
 
 def _on_begin(connection: Connection) -> None:
+    dbapi_connection: Any = connection.connection.dbapi_connection
+    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        return
+    if dbapi_connection.isolation_level is not None:
+        # SQLAlchemy put the driver's own control back, with another isolation level.
+        dbapi_connection.isolation_level = None
     connection.exec_driver_sql("BEGIN IMMEDIATE")
     connection.info[_WROTE] = False
 
 
-def _on_statement(  # noqa: PLR0917 - SQLAlchemy's signature
+def _on_statement(
     connection: Connection,
     _cursor: object,
     statement: str,

@@ -55,15 +55,16 @@ def define(
     if both:
         message = f"{', '.join(both)} can't be in both rollback_for and no_rollback_for"
         raise ValueError(message)
-    if outcome is not None and (not callable(outcome) or inspect.iscoroutinefunction(outcome)):
+    rule: Any = outcome
+    if rule is not None and (not callable(rule) or inspect.iscoroutinefunction(rule)):
         message = "outcome must be a plain function: outcome(result, error) -> bool"
         raise TypeError(message)
     if outcome is not None and (rollback or no_rollback):
         message = "outcome= replaces the exception rules: give it or (no_)rollback_for, not both"
         raise ValueError(message)
-    if name is not None and (not isinstance(name, str) or not name):
-        message = "name must be a text that is not empty"
-        raise TypeError(message)
+    if name is not None and not name:
+        message = "name must not be empty"
+        raise ValueError(message)
     return Definition(_propagation(propagation), rollback, no_rollback, outcome, name)
 
 
@@ -82,9 +83,9 @@ def _propagation(value: str) -> Propagation:
 
 
 def _classes(option: str, value: ExceptionClasses) -> tuple[type[BaseException], ...]:
-    classes = value if isinstance(value, tuple) else (value,)
-    for cls in classes:
+    given: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
+    for cls in given:
         if not (isinstance(cls, type) and issubclass(cls, BaseException)):
             message = f"{option} takes an exception class or a tuple of them, not {cls!r}"
             raise TypeError(message)
-    return classes
+    return given

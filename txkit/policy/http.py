@@ -46,18 +46,18 @@ _ERRORS: dict[str, _Reader] = {
 
 def is_response(value: object) -> bool:
     """Whether ``value`` is a known framework's response object."""
-    return _response_reader(type(value)) is not None
+    return _response_reader(type(value)) is not None  # type: ignore[arg-type]
 
 
 def response_status(value: object) -> int | None:
     """Read the status of a response; None where it is none, or has none yet."""
-    reader = _response_reader(type(value))
+    reader = _response_reader(type(value))  # type: ignore[arg-type]
     return None if reader is None else _number(reader(value))
 
 
 def error_status(error: BaseException) -> int | None:
     """Read the status of an HTTP exception; None where it is none, or has none."""
-    reader = _error_reader(type(error))
+    reader = _error_reader(type(error))  # type: ignore[arg-type]
     return None if reader is None else _number(reader(error))
 
 

@@ -34,7 +34,9 @@ def error_commits(
         return False
     if definition.outcome is not None:
         return bool(definition.outcome(None, error))
-    return all(_leaf_commits(definition, leaf, injected, at_boundary) for leaf in leaves)
+    return all(
+        _leaf_commits(definition, leaf, injected, at_boundary=at_boundary) for leaf in leaves
+    )
 
 
 def result_commits(definition: Definition, result: object, injected: Injected = ()) -> bool:
@@ -50,9 +52,7 @@ def result_commits(definition: Definition, result: object, injected: Injected = 
 def find_injected(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Injected:
     """Find the response objects among the arguments, each with its status now."""
     return [
-        (value, response_status(value))
-        for value in (*args, *kwargs.values())
-        if is_response(value)
+        (value, response_status(value)) for value in (*args, *kwargs.values()) if is_response(value)
     ]
 
 
@@ -69,13 +69,14 @@ def _turned_to_failure(injected: Injected) -> bool:
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
+    parts: tuple[BaseException, ...] = getattr(error, "exceptions", ())
     if isinstance(error, BaseExceptionGroup):
-        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+        return [leaf for part in parts for leaf in _leaves(part)]
     return [error]
 
 
 def _leaf_commits(
-    definition: Definition, leaf: BaseException, injected: Injected, at_boundary: bool
+    definition: Definition, leaf: BaseException, injected: Injected, *, at_boundary: bool
 ) -> bool:
     for cls in type(leaf).__mro__:
         if cls in definition.rollback_for:

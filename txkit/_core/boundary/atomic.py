@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from txkit._core.context import Context
     from txkit._core.participant import Participant
-    from txkit.database import Database
 
 
 async def enter_block(context: Context, scope: Scope, mode: Mode) -> None:
@@ -105,12 +104,11 @@ def _refuse_control(context: Context, scope: Scope, mode: Mode) -> None:
         return
     for outer in context.scopes:
         if outer.atomic and (not scope.only or any(map(outer.owns, scope.only))):
-            raise AtomicControlError(f"current_transaction={str(mode.declared)!r}", outer.name)
+            operation = f"current_transaction={str(mode.declared)!r}"
+            raise AtomicControlError(operation, outer.name)
 
 
-async def _plan(
-    context: Context, scope: Scope, one: Participant, mode: Mode
-) -> Entry:
+async def _plan(context: Context, scope: Scope, one: Participant, mode: Mode) -> Entry:
     entry = decide_entry(mode, _met(context, one))
     if entry is Entry.REFUSE_OPEN:
         raise OpenTransactionError(scope.name, one.database, "current_transaction='raise'")

@@ -118,12 +118,13 @@ async def leave(owner: object, error: BaseException | None) -> None:
     context = current()
     if context is None or not context.blocks or context.blocks[-1][0] is not owner:
         name = "nobody" if context is None else context.name
-        raise ContextClosedError("an async with block that was left in another order or task", name)
+        what = "an async with block that was left in another order or task"
+        raise ContextClosedError(what, name)
     entry: Opened | Joined | Covered = context.blocks.pop()[1]
     await entry.leave(error)
 
 
 def block_name(kind: str) -> str:
     """Name a block after the function that it stands in, two calls up."""
-    frame = sys._getframe(2)  # noqa: SLF001
+    frame = sys._getframe(2)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     return f"{kind} block in {frame.f_globals.get('__name__', '?')}.{frame.f_code.co_qualname}"

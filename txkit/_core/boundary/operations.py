@@ -14,7 +14,7 @@ from txkit._core.guard import plain
 from txkit._core.participant import Control
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from sqlalchemy.orm import Session, SessionTransaction
 
@@ -100,7 +100,7 @@ def terminate(one: Participant) -> None:
 
 
 @contextlib.contextmanager
-def _by_boundary(one: Participant) -> Iterator[None]:
+def _by_boundary(one: Participant) -> Generator[None]:
     before, one.control = one.control, Control.BOUNDARY
     try:
         yield

@@ -1,0 +1,100 @@
+"""What users write. Each revealed type must be the one of the same thing undecorated.
+
+``test_types.py`` strips the decorators' lines from this file and compares.
+"""
+
+from typing import TypeVar, reveal_type
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from txkit import Database, atomic, new_context, transactional
+
+T = TypeVar("T")
+
+db = Database("sqlite:///types.db")
+other = Database("sqlite:///other.db")
+
+
+@transactional
+async def bare(x: int, *, y: str = "") -> list[int]:
+    return [x]
+
+
+@transactional(propagation="mandatory", name="named")
+async def with_options(x: int, /) -> None: ...
+
+
+@atomic
+async def bare_atomic(*parts: str, **more: int) -> str:
+    return ""
+
+
+@atomic(db)
+async def atomic_one(value: T) -> T:
+    return value
+
+
+@atomic(db, other, current_transaction="append")
+async def atomic_two(x: int) -> int:
+    return x
+
+
+@new_context
+async def bare_new_context() -> AsyncSession:
+    raise NotImplementedError
+
+
+@new_context(no_rollback_for=(ValueError, KeyError))
+async def new_context_with_options(x: bytes) -> bytes:
+    return x
+
+
+class Service:
+    @transactional
+    async def method(self, x: int) -> str:
+        return str(x)
+
+    @atomic(db)
+    async def atomic_method(self, x: int) -> str:
+        return str(x)
+
+    @classmethod
+    @transactional
+    async def inside_classmethod(cls, x: int) -> str:
+        return str(x)
+
+    @transactional(name="c")
+    @classmethod
+    async def outside_classmethod(cls, x: int) -> str:
+        return str(x)
+
+    @staticmethod
+    @new_context
+    async def inside_staticmethod(x: int) -> str:
+        return str(x)
+
+    @atomic
+    @staticmethod
+    async def outside_staticmethod(x: int) -> str:
+        return str(x)
+
+
+async def use() -> None:
+    reveal_type(bare)
+    reveal_type(with_options)
+    reveal_type(bare_atomic)
+    reveal_type(atomic_one)
+    reveal_type(atomic_two)
+    reveal_type(bare_new_context)
+    reveal_type(new_context_with_options)
+    reveal_type(Service.method)
+    reveal_type(Service().method)
+    reveal_type(Service().atomic_method)
+    reveal_type(Service.inside_classmethod)
+    reveal_type(Service().inside_classmethod)
+    reveal_type(Service.outside_classmethod)
+    reveal_type(Service().outside_classmethod)
+    reveal_type(Service.inside_staticmethod)
+    reveal_type(Service.outside_staticmethod)
+    reveal_type(Service().outside_staticmethod)
+    reveal_type(await bare(1, y="a"))

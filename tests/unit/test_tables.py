@@ -1,0 +1,65 @@
+"""The decision tables are total, and say what the contract says."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from txkit import Propagation
+from txkit.policy.current_transaction import (
+    CurrentTransaction,
+    Entry,
+    Met,
+    Mode,
+    decide_entry,
+    parse_mode,
+)
+from txkit.policy.propagation import Decision, decide
+
+
+@pytest.mark.parametrize(
+    ("propagation", "there", "decision"),
+    [
+        ("required", True, Decision.JOIN),
+        ("required", False, Decision.OPEN),
+        ("requires_new", True, Decision.OPEN),
+        ("requires_new", False, Decision.OPEN),
+        ("mandatory", True, Decision.JOIN),
+        ("mandatory", False, Decision.REFUSE),
+    ],
+)
+def test_propagation(propagation: str, there: bool, decision: Decision) -> None:
+    assert decide(Propagation(propagation), context_is_open=there) is decision
+
+
+def test_propagation_is_total() -> None:
+    for propagation, there in itertools.product(Propagation, (True, False)):
+        assert decide(propagation, context_is_open=there)
+
+
+@pytest.mark.parametrize("mode", [None, *CurrentTransaction])
+def test_block_in_an_atomic_block_is_a_savepoint_or_refused(mode: str | None) -> None:
+    expected = Entry.SAVEPOINT if mode in {None, "savepoint"} else Entry.REFUSE_CONTROL
+    assert decide_entry(parse_mode(mode), Met.ATOMIC) is expected
+
+
+@pytest.mark.parametrize("mode", [None, *CurrentTransaction])
+def test_block_that_meets_nothing_has_its_own_transaction(mode: str | None) -> None:
+    assert decide_entry(parse_mode(mode), Met.NOTHING) is Entry.OWN
+
+
+@pytest.mark.parametrize(
+    ("mode", "entry"),
+    [
+        (Mode(), Entry.COMMIT_IF_HARMLESS),
+        (Mode(None, CurrentTransaction.COMMIT), Entry.COMMIT_FIRST),
+        (parse_mode("commit"), Entry.COMMIT_FIRST),
+        (parse_mode("rollback"), Entry.ROLLBACK_FIRST),
+        (parse_mode("append"), Entry.APPEND),
+        (parse_mode("savepoint"), Entry.SAVEPOINT),
+        (parse_mode("raise"), Entry.REFUSE_OPEN),
+    ],
+)
+def test_block_that_meets_an_open_transaction(mode: Mode, entry: Entry) -> None:
+    assert decide_entry(mode, Met.OPEN) is entry
