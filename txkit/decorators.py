@@ -224,7 +224,8 @@ atomic = Atomic[None]((), Mode())
 
 def _wrap(decorator: str, given: Any, make_entry: Callable[[_Function, str], _Function]) -> Any:
     """Put an entry before whatever coroutine function ``given`` is."""
-    function: Any = getattr(given, "__func__", given)  # of a classmethod or staticmethod
+    is_descriptor = isinstance(given, (classmethod, staticmethod))
+    function: Any = attrgetter("__func__")(given) if is_descriptor else given
     refuse_undecorable(decorator, function)
     entry = make_entry(function, qualified_name(function))
     updated = functools.WRAPPER_UPDATES if inspect.isroutine(function) else ()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from sqlalchemy import insert, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.conftest import Place
 from tests.notes import Boom, count, note, write
@@ -16,6 +17,7 @@ from txkit import (
     NoContextError,
     TransactionRequiredError,
     UnexpectedRollbackError,
+    atomic,
     close_db_session,
     commit_db_session,
     db_session,
@@ -300,21 +302,18 @@ class TestPropagation:
 
 
 class TestLazy:
-    async def test_unused_boundary_makes_no_session(self, place: Place) -> None:
-        """No engine, no connection, no BEGIN."""
-        asked: list[Database] = []
+    async def test_boundary_that_is_not_used_builds_no_engine(self) -> None:
+        def build(host: str | None) -> AsyncEngine:
+            raise AssertionError(host)
 
-        async def before(database: Database) -> None:
-            asked.append(database)
-
-        db = Database(place.judge.url, before_session=before)
+        db = Database(engine_factory=build)
 
         @transactional
+        @atomic(db)
         async def unit() -> int:
             return 1
 
         assert await unit() == 1
-        assert asked == []
 
     async def test_session_without_a_statement_takes_no_connection(self, place: Place) -> None:
         engine = await place.db.engine()

@@ -1,0 +1,293 @@
+"""What can be decorated, what stays as it was, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+import inspect
+import pickle
+import typing
+from unittest import mock
+
+import click
+import pytest
+
+from tests.conftest import Place
+from tests.notes import Boom, write
+from txkit import Database, atomic, db_session, in_transaction, new_context, transactional
+
+DECORATORS = [
+    pytest.param(transactional, id="transactional"),
+    pytest.param(transactional(name="named"), id="transactional with options"),
+    pytest.param(transactional(), id="transactional()"),
+    pytest.param(atomic, id="atomic"),
+    pytest.param(atomic(current_transaction="append"), id="atomic with options"),
+    pytest.param(new_context, id="new_context"),
+    pytest.param(new_context(rollback_for=KeyError), id="new_context with options"),
+]
+every_decorator = pytest.mark.parametrize("decorator", DECORATORS)
+
+
+async def inside(db: Database) -> None:
+    """Hold only in a context."""
+    await db_session(db)
+
+
+@every_decorator
+class TestKinds:
+    async def test_function(self, place: Place, decorator) -> None:
+        @decorator
+        async def function(a: int, /, b: int, *, c: int = 3) -> tuple[int, int, int]:
+            await inside(place.db)
+            return a, b, c
+
+        assert await function(1, b=2) == (1, 2, 3)
+
+    async def test_methods_in_either_order(self, place: Place, decorator) -> None:
+        class Service:
+            @decorator
+            async def method(self, x: int) -> object:
+                await inside(place.db)
+                return self, x
+
+            @classmethod
+            @decorator
+            async def inner_class(cls, x: int) -> object:
+                await inside(place.db)
+                return cls, x
+
+            @decorator
+            @classmethod
+            async def outer_class(cls, x: int) -> object:
+                await inside(place.db)
+                return cls, x
+
+            @staticmethod
+            @decorator
+            async def inner_static(x: int) -> object:
+                await inside(place.db)
+                return x
+
+            @decorator
+            @staticmethod
+            async def outer_static(x: int) -> object:
+                await inside(place.db)
+                return x
+
+        class Child(Service):
+            async def method(self, x: int) -> object:
+                return await super().method(x)
+
+        service, child = Service(), Child()
+        assert await service.method(1) == (service, 1)
+        assert await Service.method(service, x=1) == (service, 1)
+        assert await child.method(1) == (child, 1)
+        assert await Child.inner_class(1) == (Child, 1)
+        assert await child.outer_class(1) == (Child, 1)
+        assert await Service.outer_class(1) == (Service, 1)
+        assert await service.inner_static(1) == 1
+        assert await Service.inner_static(1) == 1
+        assert await service.outer_static(x=1) == 1
+        assert await Child.outer_static(1) == 1
+
+    async def test_callable_object_partial_and_bound_method(self, place: Place, decorator) -> None:
+        class Job:
+            async def __call__(self, x: int) -> int:
+                await inside(place.db)
+                return x
+
+            async def run(self, x: int) -> int:
+                await inside(place.db)
+                return x
+
+        assert await decorator(Job())(1) == 1
+        assert await decorator(functools.partial(Job().run, 2))() == 2
+        assert await decorator(functools.partial(Job(), 2))() == 2
+        assert await decorator(Job().run)(3) == 3
+
+    async def test_stacked_decorators(self, place: Place, decorator) -> None:
+        @new_context
+        @transactional
+        @decorator
+        async def function() -> int:
+            await inside(place.db)
+            return 1
+
+        assert await function() == 1
+
+
+class Example:
+    @transactional
+    async def method(self, x: int, *, y: str = "y") -> list[int]:
+        """Say it."""
+        return [x]
+
+
+@transactional
+async def example(x: int, *, y: str = "y") -> list[int]:
+    """Say it."""
+    return [x]
+
+
+class TestStaysAsItWas:
+    def test_name_docs_signature_and_annotations(self) -> None:
+        assert example.__name__ == "example"
+        assert example.__qualname__ == "example"
+        assert example.__module__ == __name__
+        assert example.__doc__ == "Say it."
+        assert str(inspect.signature(example)) == "(x: 'int', *, y: 'str' = 'y') -> 'list[int]'"
+        assert typing.get_type_hints(example) == {"x": int, "y": str, "return": list[int]}
+        assert list(inspect.signature(Example().method).parameters) == ["x", "y"]
+        assert list(inspect.signature(Example.method).parameters) == ["self", "x", "y"]
+        assert Example().method.__name__ == "method"
+
+    def test_it_is_a_coroutine_function_and_a_function(self) -> None:
+        for function in (example, Example.method, Example().method):
+            assert inspect.iscoroutinefunction(function)
+            assert inspect.isroutine(function)
+        assert inspect.isfunction(example)
+        assert not inspect.isasyncgenfunction(example)
+
+    def test_annotations_survive_a_runtime_protocol_check(self) -> None:
+        @typing.runtime_checkable
+        class Attributed(typing.Protocol):
+            attribute: int
+
+        assert not isinstance(example, Attributed)
+        assert example.__annotations__ == {"x": "int", "y": "str", "return": "list[int]"}
+
+    def test_it_is_copied_and_pickled_as_a_function_is(self) -> None:
+        assert copy.copy(example) is example
+        assert copy.deepcopy({"f": example})["f"] is example
+        assert pickle.loads(pickle.dumps(example)) is example
+
+    def test_attributes(self) -> None:
+        @transactional
+        async def function() -> None: ...
+
+        function.flag = 1
+        assert function.flag == 1
+        assert function.__wrapped__.flag == 1
+
+    async def test_mock_autospec_keeps_the_signature(self) -> None:
+        with mock.patch(f"{__name__}.example", autospec=True) as replaced:
+            await example(1, y="z")
+            with pytest.raises(TypeError):
+                example(1, 2, 3)
+        replaced.assert_awaited_once_with(1, y="z")
+
+
+async def generator():
+    yield 1
+
+
+@click.command()
+def command() -> None: ...
+
+
+def sync_wrapper(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+async def coroutine_function() -> None: ...
+
+
+@every_decorator
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        pytest.param(lambda: None, "make it 'async def'", id="sync function"),
+        pytest.param(sync_wrapper(coroutine_function), "put .* below that one", id="wrapped"),
+        pytest.param(int, "put it on the methods", id="class"),
+        pytest.param(len, "'async def'", id="builtin"),
+        pytest.param(generator, "async generator", id="async generator"),
+        pytest.param(command, r"click.*Command object.*next to the\n? ?'async def'", id="click"),
+        pytest.param(functools.partial(int, "1"), "functools.partial object", id="sync partial"),
+        pytest.param(property(lambda self: 1), "can't be called", id="property"),
+    ],
+)
+def test_anything_else_is_refused_with_a_way_out(decorator, what: object, text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        decorator(what)
+
+
+def test_coroutine_is_refused() -> None:
+    coroutine = coroutine_function()
+    with pytest.raises(TypeError, match="can't be called"):
+        transactional(coroutine)
+    coroutine.close()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: new_context(propagation="required"),
+        lambda: transactional(coroutine_function, name="x"),
+        lambda: atomic(coroutine_function, current_transaction="append"),
+        lambda: atomic("db"),
+        lambda: atomic(1, 2),
+        lambda: transactional(retries=3),
+        lambda: transactional("required"),
+    ],
+)
+def test_wrong_call_is_refused(call) -> None:
+    with pytest.raises(TypeError):
+        call()
+
+
+class TestBlocks:
+    async def test_one_object_for_many_tasks_at_once(self, place: Place) -> None:
+        block = transactional(name="shared")
+        ready = asyncio.Barrier(2)
+
+        async def work(name: str, error: Exception | None) -> None:
+            async with block:
+                if place.judge.url.startswith("postgresql"):
+                    await write(place.db, name)
+                await ready.wait()
+                if error is not None:
+                    raise error
+                await write(place.db, name)
+
+        results = await asyncio.gather(work("a", None), work("b", Boom()), return_exceptions=True)
+        assert isinstance(results[1], Boom)
+        assert set(await place.texts()) == {"a"}
+
+    async def test_bare_object_is_a_block(self, place: Place) -> None:
+        async with transactional, transactional:
+            await write(place.db, "a")
+        async with new_context:
+            await write(place.db, "b")
+        assert await place.texts() == ["a", "b"]
+
+    async def test_new_context_inside_is_independent(self, place: Place) -> None:
+        with pytest.raises(Boom):
+            async with transactional():
+                async with new_context():
+                    await write(place.db, "kept")
+                assert await place.texts() == ["kept"]
+                raise Boom
+
+    async def test_joined_block_that_fails_and_is_swallowed_dooms(self, place: Place) -> None:
+        with pytest.raises(Exception, match="block in tests.boundary.test_decorating"):
+            async with transactional():
+                await write(place.db, "lost")
+                with pytest.raises(Boom):
+                    async with transactional():
+                        raise Boom
+        assert await place.texts() == []
+
+    async def test_left_in_another_order_is_told(self) -> None:
+        outer, inner = transactional(), transactional()
+        await outer.__aenter__()
+        await inner.__aenter__()
+        with pytest.raises(Exception, match="left in another order"):
+            await outer.__aexit__(None, None, None)
+        await inner.__aexit__(None, None, None)
+        await outer.__aexit__(None, None, None)
+        assert not in_transaction()
