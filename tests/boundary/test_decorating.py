@@ -174,7 +174,7 @@ class TestStaysAsItWas:
         with mock.patch(f"{__name__}.example", autospec=True) as replaced:
             await example(1, y="z")
             with pytest.raises(TypeError):
-                example(1, 2, 3)
+                await example(1, 2, 3)
         replaced.assert_awaited_once_with(1, y="z")
 
 
