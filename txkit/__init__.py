@@ -2,7 +2,7 @@
 
 The layout, from the top down; imports go downwards only::
 
-    decorators.py     transactional, atomic, new_context: wrapt and typing
+    decorators/       transactional, atomic, new_context: their faces
     sessions.py       db_session and its family: what a coroutine asks for
     _core/boundary/   the only place that commits, rolls back, closes
     _core/guard.py    the guarded session: it asks before anything is sent

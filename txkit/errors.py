@@ -168,9 +168,9 @@ class UnexpectedRollbackError(TxkitError):
         outcome = "was rolled back" if ended else "can only be rolled back"
         super().__init__(
             f"{function!r} {outcome}: {culprit!r} joined its transaction and failed ({reason}), and"
-            " a part of a transaction can't fail alone; let the exception leave, give"
-            f" {culprit!r} @atomic (a savepoint) or @new_context if it may fail by itself, or roll"
-            " back by hand"
+            " a part of a transaction can't fail alone; let the exception leave, or roll back by"
+            f" hand, or, if {culprit!r} may fail by itself, make it a savepoint with"
+            " @atomic(db, current_transaction='savepoint') or a unit of its own with @new_context"
         )
 
 

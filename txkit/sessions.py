@@ -14,7 +14,8 @@ from txkit._core.boundary.enlist import enlist
 from txkit._core.boundary.joining import ask_for_rollback
 from txkit._core.boundary.own import OwnSession
 from txkit._core.context import State, current, open_context
-from txkit.decorators import Atomic, new_context
+from txkit.decorators import new_context
+from txkit.decorators.atomics import Atomic
 from txkit.policy.current_transaction import CurrentTransaction, parse_mode
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ async def rollback_db_session(database: Database) -> None:
     """
     one = _participant("rollback_db_session", database, ends_by="rollback")
     if one is not None:
-        await rollback_all("rollback_db_session()", [one], lambda: "asked for", close=False)
+        await rollback_all("rollback_db_session()", [one], "asked for", close=False)
     open_context("rollback_db_session").lift(database)
 
 
@@ -110,7 +111,7 @@ async def close_db_session(database: Database) -> None:
     """
     one = _participant("close_db_session", database, ends_by="rollback")
     if one is not None:
-        await rollback_all("close_db_session()", [one], lambda: "closed", close=True)
+        await rollback_all("close_db_session()", [one], "closed", close=True)
     open_context("close_db_session").lift(database)
 
 

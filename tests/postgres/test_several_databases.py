@@ -190,6 +190,22 @@ async def test_rollback_is_logged_with_its_reason_and_no_parameters(
     ]
 
 
+async def test_every_rollback_is_logged(
+    db: Database, pg: PostgresJudge, caplog: pytest.LogCaptureFixture
+) -> None:
+    await refuse_commits(pg)
+    with caplog.at_level(logging.INFO, "txkit"), pytest.raises(Exception, match="refused"):
+        async with transactional(name="pay"), atomic(db):
+            await write(db, "a")
+            with pytest.raises(Boom):
+                async with atomic(db):
+                    await write(db, "b")
+                    raise Boom
+    to_savepoint, commit_refused = (record.getMessage() for record in caplog.records)
+    assert to_savepoint.endswith("rolled back (to its savepoint: Boom left it)")
+    assert "rolled back (the commit on <Database 'first'" in commit_refused
+
+
 async def test_killed_backend_in_the_body_leaves_a_usable_pool(
     db: Database, pg: PostgresJudge
 ) -> None:

@@ -14,6 +14,7 @@ from txkit._core.boundary import operations
 from txkit._core.boundary.ending import (
     attach,
     commit_all,
+    log_rollback,
     rollback_all,
     terminate_all,
     to_the_end,
@@ -49,9 +50,7 @@ async def enter_block(context: Context, scope: Scope, mode: Mode) -> None:
         if entry is Entry.COMMIT_FIRST:
             await commit_all(scope.name, [one], close=False)
         elif entry is Entry.ROLLBACK_FIRST:
-            await rollback_all(
-                scope.name, [one], lambda: "current_transaction='rollback'", close=False
-            )
+            await rollback_all(scope.name, [one], "current_transaction='rollback'", close=False)
             context.lift(one.database)
     context.scopes.append(scope)
     try:
@@ -166,9 +165,10 @@ async def _roll_back_block(scope: Scope, reason: str) -> None:
     own = [one for one, point in scope.held.items() if point is None]
     try:
         if savepoints:
+            log_rollback(scope.name, f"to its savepoint: {reason}")
             await to_the_end([one for one, _ in savepoints], _roll_back_to(savepoints))
     finally:
-        await rollback_all(scope.name, own, lambda: reason, close=False)
+        await rollback_all(scope.name, own, reason, close=False)
 
 
 async def _roll_back_to(savepoints: list[tuple[Participant, SessionTransaction]]) -> None:

@@ -16,7 +16,7 @@ from txkit._core.finish import complete
 from txkit.errors import PartialCommitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Coroutine, Sequence
     from typing import Any
 
     from txkit._core.participant import Participant
@@ -49,7 +49,7 @@ async def commit_all(name: str, participants: Sequence[Participant], *, close: b
 
 
 async def rollback_all(
-    name: str, participants: Sequence[Participant], reason: Callable[[], str], *, close: bool
+    name: str, participants: Sequence[Participant], reason: str, *, close: bool
 ) -> None:
     """Roll every participant back; close the sessions too, if that is wanted.
 
@@ -58,8 +58,7 @@ async def rollback_all(
     """
     live = [one for one in participants if one.connection is not None]
     if live:
-        if log.isEnabledFor(logging.INFO):
-            log.info("%s: rolled back (%s)", name, reason())
+        log_rollback(name, reason)
         await to_the_end(live, _rollback_each(live, close=close))
     for one in participants:
         if one not in live:
@@ -84,6 +83,7 @@ async def _commit_in_order(name: str, live: Sequence[Participant], *, close: boo
             await operations.commit(one, close=close)
         except BaseException as error:
             rest = live[place + 1 :]
+            log_rollback(name, f"the commit on {one.database!r} failed")
             await _clean_up(error, [one, *rest], close=close)
             if committed and isinstance(error, Exception):
                 failed_over = [other.database for other in rest]
@@ -111,6 +111,11 @@ async def _rollback_each(live: Sequence[Participant], *, close: bool) -> None:
         for other in failures[1:]:
             attach(failures[0], other)
         raise failures[0]
+
+
+def log_rollback(name: str, reason: str) -> None:
+    """Write the one line that every rollback leaves; never a statement's parameters."""
+    log.info("%s: rolled back (%s)", name, reason)
 
 
 def attach(error: BaseException, failure: BaseException) -> None:

@@ -53,14 +53,14 @@ class OwnSession:
                 await self._roll_back_after(failure)
                 raise
         elif error is None:
-            await rollback_all(self._name, [self._one], lambda: "not committed", close=True)
+            await rollback_all(self._name, [self._one], "not committed", close=True)
         else:
             await self._roll_back_after(error)
 
     async def _roll_back_after(self, error: BaseException) -> None:
         try:
             await rollback_all(
-                self._name, [self._one], lambda: f"{type(error).__name__} left it", close=True
+                self._name, [self._one], f"{type(error).__name__} left it", close=True
             )
         except Exception as failure:  # noqa: BLE001 - the first error leaves
             attach(error, failure)

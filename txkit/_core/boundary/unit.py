@@ -129,7 +129,7 @@ def _commits_with(
 
 async def _roll_back_wanted(context: Context, reason: str) -> None:
     try:
-        await rollback_all(context.name, context.in_order_of_use(), lambda: reason, close=True)
+        await rollback_all(context.name, context.in_order_of_use(), reason, close=True)
     except Exception:
         log.warning(
             "%s: the rollback failed, its connection was discarded", context.name, exc_info=True
@@ -143,7 +143,7 @@ async def _roll_back_after(context: Context, error: BaseException) -> None:
         await rollback_all(
             context.name,
             context.in_order_of_use(),
-            lambda: f"{type(error).__name__} left it",
+            f"{type(error).__name__} left it",
             close=True,
         )
     except Exception as failure:  # noqa: BLE001 - the first error leaves

@@ -1,0 +1,110 @@
+"""atomic: a decorator and a block with a transaction of its own.
+
+One object, as in ``units``; what it does is in ``_core.boundary.atomic``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from txkit._core.boundary import blocks
+from txkit._core.boundary.entries import atomic_entry
+from txkit.database import Database
+from txkit.decorators.wrapper import F, Function, wrap
+from txkit.policy.current_transaction import Mode, parse_mode
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+Y = TypeVar("Y")
+
+
+class Atomic(Generic[Y]):
+    """Give a function or block a transaction of its own on the context's session.
+
+    ``@atomic``, ``@atomic(db, ...)`` or ``async with atomic(db) as session:``. Its
+    work is committed when it ends, without waiting for the end of the boundary, and
+    rolled back as a whole when an exception leaves it. Inside another atomic block of
+    the same Database it is a savepoint. Outside a context it opens one for itself.
+    Bare, it covers every Database that the context uses or comes to use inside. A
+    block yields the session of its one Database, nothing for none or several.
+    After Django's ``atomic``.
+
+    Sends:
+        Nothing on entry, but for what ``current_transaction`` asks for; BEGIN (inside
+        another block SAVEPOINT) goes out with the first statement. On a good exit
+        pending ORM changes and COMMIT (RELEASE SAVEPOINT), on a bad one ROLLBACK
+        (ROLLBACK TO SAVEPOINT).
+
+    Args:
+        databases: what it covers; none: all.
+        current_transaction: what becomes of a transaction that is open and that no
+            atomic block owns: ``"commit"`` it first, ``"rollback"`` it first,
+            ``"append"`` to it and commit it with the block, be a ``"savepoint"`` of
+            it, or ``"raise"``. None: commit it first if that can't lose or reveal
+            anything (which may take one query), else raise.
+
+    Raises:
+        OpenTransactionError: an open transaction is in the way; it is still open.
+        AtomicControlError: inside another block, with a mode that would break it up,
+            or from whatever tries to end the block from inside; nothing was sent.
+        UnexpectedRollbackError: a joined function failed before; rolled back.
+        PartialCommitError: some Databases are committed, the others rolled back.
+        Exception: what left the function, unchanged, or what refused the commit;
+            rolled back.
+
+    Cancellation: before COMMIT was sent: rolled back. From then on it is finished first.
+    """
+
+    def __init__(self, databases: tuple[Database, ...], mode: Mode) -> None:
+        self._databases = databases
+        self._mode = mode
+
+    @overload
+    def __call__(self, function: F, /) -> F: ...
+    @overload
+    def __call__(
+        self, database: Database, /, *, current_transaction: str | None = None
+    ) -> Atomic[AsyncSession]: ...
+    @overload
+    def __call__(self, *, current_transaction: str | None = None) -> Atomic[None]: ...
+    @overload
+    def __call__(
+        self,
+        database: Database,
+        second: Database,
+        /,
+        *databases: Database,
+        current_transaction: str | None = None,
+    ) -> Atomic[None]: ...
+    def __call__(self, *given: Any, current_transaction: str | None = None) -> Any:
+        """Decorate a function, or take Databases and a mode and give another decorator."""
+        if all(isinstance(one, Database) for one in given):
+            return Atomic[Any](given, parse_mode(current_transaction))
+        if len(given) == 1 and current_transaction is None:
+            return wrap("@atomic", given[0], self._entry)
+        message = "atomic() takes Databases, @atomic a function: write @atomic(db, ...) above it"
+        raise TypeError(message)
+
+    def _entry(self, function: Function, name: str) -> Function:
+        return atomic_entry(function, self._databases, self._mode, name)
+
+    async def __aenter__(self) -> Y:
+        """Enter the block; give the session if it is about one Database."""
+        name = blocks.block_name("atomic")
+        session: Any = await blocks.enter_atomic(self, self._databases, self._mode, name)
+        return session  # type: ignore[no-any-return]
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Commit or roll back the block."""
+        await blocks.leave(self, error)
+
+
+atomic = Atomic[None]((), Mode())

@@ -1,0 +1,174 @@
+"""transactional and new_context: decorators and blocks that open a boundary.
+
+Each is one object that is a decorator (bare or with options) and an ``async
+with`` block. What they do is in ``_core.boundary``; here it gets its faces.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, overload
+
+from txkit._core.boundary import blocks
+from txkit._core.boundary.entries import unit_entry
+from txkit.decorators.wrapper import F, Function, wrap
+from txkit.policy.definition import Definition, define
+from txkit.policy.propagation import Propagation
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from txkit.policy.definition import ExceptionClasses, OutcomeRule
+
+
+class _Unit:
+    """What ``transactional`` and ``new_context`` share: a boundary with a definition."""
+
+    _kind: str
+
+    def __init__(self, definition: Definition) -> None:
+        self._definition = definition
+
+    def _decorate(self, function: Any, options: dict[str, Any]) -> Any:
+        if options:
+            message = f"write {self._kind}({', '.join(options)}=...) above the function, without it"
+            raise TypeError(message)
+        return wrap(self._kind, function, self._entry)
+
+    def _entry(self, function: Function, name: str) -> Function:
+        return unit_entry(function, self._definition, self._definition.name or name)
+
+    async def __aenter__(self) -> None:
+        """Enter the boundary as a block; it yields nothing."""
+        name = self._definition.name or blocks.block_name(self._kind)
+        blocks.enter_unit(self, self._definition, name)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the block as the decorated function would end."""
+        await blocks.leave(self, error)
+
+
+class Transactional(_Unit):
+    """Run a coroutine function in a transaction: open a boundary, or join the one that is there.
+
+    ``@transactional``, ``@transactional(...)`` or ``async with transactional(...):``;
+    all are the same object, which may decorate many functions and be entered again.
+    A boundary commits what is open when the function returns, rolls it back when
+    anything leaves it (cancellation too), closes the sessions and takes the context
+    away, all of that before the call returns. Joined, it begins and ends nothing;
+    but if an exception leaves it that its own rules would roll back for, the unit it
+    joined may only be rolled back. After Spring's ``@Transactional``.
+
+    Sends:
+        Nothing on entry: BEGIN goes out with the first statement. On a good exit the
+        pending ORM changes and COMMIT, on a bad one ROLLBACK; joined, nothing.
+
+    Args:
+        propagation: ``"required"`` (join or open), ``"requires_new"`` (always open),
+            ``"mandatory"`` (always join).
+        rollback_for: exception classes that roll back; the nearest class decides.
+        no_rollback_for: exception classes that commit; never cancellation.
+        outcome: ``outcome(result, error) -> bool`` in the place of the rules; true
+            commits.
+        name: for errors and log lines; None: the function's qualified name.
+
+    Raises:
+        TransactionRequiredError: mandatory without a context; the body was not entered.
+        UnexpectedRollbackError: a joined function failed before; rolled back.
+        PartialCommitError: some Databases are committed, the others rolled back.
+        Exception: what left the function, unchanged; rolled back unless the rules
+            commit. Or what refused the commit; rolled back.
+        TypeError, ValueError: when decorating, what can't be decorated or honoured.
+
+    Cancellation: before COMMIT was sent: rolled back. From then on it is finished
+    first (for up to ``finish_timeout_s``), then ``CancelledError`` leaves.
+
+    Example:
+        >>> import asyncio
+        >>> from sqlalchemy import text
+        >>> from txkit import Database, db_session, transactional
+        >>> db = Database("sqlite:///example.db")
+        >>> @transactional
+        ... async def answer() -> int:
+        ...     session = await db_session(db)
+        ...     return (await session.execute(text("SELECT 42"))).scalar_one()
+        >>> asyncio.run(answer())
+        42
+    """
+
+    _kind = "@transactional"
+
+    @overload
+    def __call__(self, function: F, /) -> F: ...
+    @overload
+    def __call__(
+        self,
+        /,
+        *,
+        propagation: Propagation | str = ...,
+        rollback_for: ExceptionClasses = ...,
+        no_rollback_for: ExceptionClasses = ...,
+        outcome: OutcomeRule | None = ...,
+        name: str | None = ...,
+    ) -> Transactional: ...
+    def __call__(self, function: Any = None, /, **options: Any) -> Any:
+        """Decorate a function, or take options and give another decorator."""
+        if function is None:
+            return Transactional(define(**options))
+        return self._decorate(function, options)
+
+
+class NewContext(_Unit):
+    """Run a coroutine function in a new context, with sessions and connections of its own.
+
+    ``@new_context``, ``@new_context(...)`` or ``async with new_context(...):``. It is
+    committed at its end whatever becomes of the caller, whose context is untouched
+    and comes back: the way to run several units at the same time, as in
+    ``asyncio.gather(f(), new_context(f)())``. Every call takes a connection beside
+    its caller's. On SQLite, which has one writer, it is refused at once while the
+    caller holds the write lock.
+
+    Sends:
+        What ``transactional`` sends where it opens a boundary.
+
+    Args:
+        rollback_for, no_rollback_for, outcome, name: as for ``transactional``.
+
+    Raises:
+        PoolStarvationError: SQLite, and a suspended caller holds the write lock;
+            raised by the first statement, nothing was sent.
+        Exception: as from the boundary of ``transactional``.
+
+    Cancellation: as for ``transactional``.
+    """
+
+    _kind = "@new_context"
+
+    @overload
+    def __call__(self, function: F, /) -> F: ...
+    @overload
+    def __call__(
+        self,
+        /,
+        *,
+        rollback_for: ExceptionClasses = ...,
+        no_rollback_for: ExceptionClasses = ...,
+        outcome: OutcomeRule | None = ...,
+        name: str | None = ...,
+    ) -> NewContext: ...
+    def __call__(self, function: Any = None, /, **options: Any) -> Any:
+        """Decorate a function, or take options and give another decorator."""
+        if "propagation" in options:
+            message = "@new_context always opens a context: propagation= belongs to @transactional"
+            raise TypeError(message)
+        if function is None:
+            return NewContext(define(**options, propagation=Propagation.REQUIRES_NEW))
+        return self._decorate(function, options)
+
+
+transactional = Transactional(Definition())
+new_context = NewContext(define(propagation=Propagation.REQUIRES_NEW))

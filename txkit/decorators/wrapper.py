@@ -1,0 +1,75 @@
+"""Put an entry before a coroutine function and leave everything else as it was.
+
+A wrapper is a ``FunctionWrapper`` whose ``__call__`` is a property that gives a
+prepared coroutine function: frameworks see a coroutine function (a Python
+``def __call__`` would hide that), and a joined call costs half of wrapt's own.
+The only module that imports wrapt.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Coroutine
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import wrapt
+
+from txkit.policy.callables import qualified_name, refuse_undecorable
+
+Function = Callable[..., Coroutine[Any, Any, Any]]
+F = TypeVar("F", bound=Function)
+"""The type of what is decorated, which decorating does not change."""
+
+if TYPE_CHECKING:
+    _FunctionWrapper = wrapt.FunctionWrapper[..., Any]
+else:
+    _FunctionWrapper = wrapt.FunctionWrapper
+
+
+class Decorated(_FunctionWrapper):
+    """A function in its boundary. Behaves as the function in every other respect."""
+
+    def __init__(self, wrapped: Any, entry: Function) -> None:
+        super().__init__(wrapped, entry)
+        self._self_entry = entry
+
+    __call__ = property(attrgetter("_self_entry"))  # pyright: ignore[reportAssignmentType]
+
+    # wrapt's C extension lets one isinstance() with a runtime protocol blank these.
+    __annotations__ = property(attrgetter("__wrapped__.__annotations__"))  # pyright: ignore[reportAssignmentType]
+
+    def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
+        """Bind as the wrapped function, classmethod or staticmethod would."""
+        wrapped = self.__wrapped__
+        if isinstance(wrapped, staticmethod):
+            return self._self_entry
+        if isinstance(wrapped, classmethod):
+            return types.MethodType(self._self_entry, owner or instance.__class__)
+        if instance is None or not inspect.isfunction(wrapped):
+            return self
+        return types.MethodType(self._self_entry, instance)
+
+    def __copy__(self) -> Self:
+        """A function is copied as itself."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """A function is copied as itself."""
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> str:
+        """A function is pickled by its name."""
+        return str(self.__wrapped__.__qualname__)
+
+
+def wrap(decorator: str, given: Any, make_entry: Callable[[Function, str], Function]) -> Any:
+    """Put an entry before whatever coroutine function ``given`` is."""
+    is_descriptor = isinstance(given, (classmethod, staticmethod))
+    function: Any = attrgetter("__func__")(given) if is_descriptor else given
+    refuse_undecorable(decorator, function)
+    entry = make_entry(function, qualified_name(function))
+    updated = functools.WRAPPER_UPDATES if inspect.isroutine(function) else ()
+    return Decorated(given, functools.update_wrapper(entry, function, updated=updated))
