@@ -1,0 +1,11 @@
+"""A small double-entry ledger: one set of decorated services behind a CLI and a web front.
+
+orders.py     what somebody wants moved, checked; and the ways to be refused
+tables.py     accounts, transfers, postings, attempts; how they are made
+services.py   what can be done with them, each a unit: the heart of the sample
+books.py      reads everything back and says whether it balances
+csvfile.py    a CSV file as a stream of orders
+importing.py  each line a unit of its own
+cli.py        python -m samples.ledger
+web.py        the same services behind FastAPI
+"""

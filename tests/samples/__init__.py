@@ -1,0 +1,1 @@
+"""Every sample is run, and judged by a second connection."""
