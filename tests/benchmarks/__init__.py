@@ -1,0 +1,1 @@
+"""What txkit costs beside hand-written SQLAlchemy: ``python -m tests.benchmarks``."""
