@@ -46,7 +46,9 @@ async def db_session(database: Database) -> AsyncSession:
 
     Cancellation: nothing has happened, or the session is there.
     """
-    return (await enlist(open_context("db_session"), database)).session
+    context = open_context("db_session")
+    one = context.participants.get(database) or await enlist(context, database)
+    return one.session
 
 
 async def commit_db_session(database: Database) -> None:

@@ -108,8 +108,9 @@ def _after_begin(
 
 def _before_commit(session: Guarded) -> None:
     """Refuse the end of a ``session.begin()`` block that may only be rolled back."""
-    if not session.in_nested_transaction():
-        session.txkit_participant.authorize("the commit of session.begin()", ends_by="commit")
+    one = session.txkit_participant
+    if one.control is Control.USER and not session.in_nested_transaction():
+        one.authorize("the commit of session.begin()", ends_by="commit")
 
 
 def _after_soft_rollback(session: Guarded, previous: SessionTransaction) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import InvalidRequestError
 
 from txkit._core.context import State
+from txkit.database.url import SQLITE
 from txkit.errors import (
     AtomicControlError,
     ContextClosedError,
@@ -149,10 +150,13 @@ class Participant:
 
     def was_closed(self) -> None:
         """Note that the session is gone; the next ``db_session`` makes another."""
+        if self.control is Control.CLOSED:
+            return
         self.control = Control.CLOSED
         self.connection = None
         if self.context is not None and self.context.participants.get(self.database) is self:
             del self.context.participants[self.database]
+        del self.session, self.sync  # the session points here: no cycle for the collector
 
     def discard(self) -> None:
         """Break the connection off, without waiting for anything."""
@@ -169,7 +173,7 @@ class Participant:
         ) from mark.error
 
     def _refuse_starvation(self) -> None:
-        if not self.database.is_sqlite:
+        if self.home.dialect.name != SQLITE:
             return
         outer = self.outer
         while outer is not None:

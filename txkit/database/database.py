@@ -86,6 +86,7 @@ class Database:
         self._recipe = Recipe(url, engine_factory, session_factory, engine_options)
         self._target = self._recipe.target(host)
         self._before_session = before_session
+        self._checks_sessions = session_factory is not None  # ours is known to be right
         self._name = name or self._recipe.name
         self._engines = LoopEngines()
         self.finish_timeout_s = finish_timeout_s
@@ -152,7 +153,10 @@ class Database:
                 async with fresh.engine.connect() as connection:
                     await connection.execute(select(1))
             except BaseException:
-                await self._retire(fresh)
+                try:
+                    await self._retire(fresh)
+                finally:
+                    fresh.bury()
                 raise
             self._target = target
             old = place.replace(fresh)
@@ -217,7 +221,8 @@ class Database:
             await self._before_session(self)
         engine = self.loop_engine()
         session = engine.sessions()
-        check_session(session, engine, self)
+        if self._checks_sessions:
+            check_session(session, engine, self)
         return session, engine
 
     async def _retire(self, engine: LoopEngine) -> None:

@@ -46,11 +46,15 @@ def result_commits(definition: Definition, result: object, injected: Injected = 
     """
     if definition.outcome is not None:
         return bool(definition.outcome(result, None))
-    return not _failed(response_status(result)) and not _turned_to_failure(injected)
+    if result is not None and _failed(response_status(result)):
+        return False
+    return not injected or not _turned_to_failure(injected)
 
 
 def find_injected(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Injected:
     """Find the response objects among the arguments, each with its status now."""
+    if not args and not kwargs:
+        return ()
     return [
         (value, response_status(value)) for value in (*args, *kwargs.values()) if is_response(value)
     ]

@@ -34,6 +34,13 @@ async def commit_all(name: str, participants: Sequence[Participant], *, close: b
 
     A failed flush raises before anything was ended: the caller rolls back.
     """
+    # The common case, kept bare: one Database that was used.
+    if len(participants) == 1 and (one := participants[0]).connection is not None:
+        if one.has_changes:
+            await operations.flush(one)
+        work = _commit_in_order(name, participants, close=close)
+        await complete(work, timeout_s=one.database.finish_timeout_s, discard=one.discard)
+        return
     live = [one for one in participants if one.in_transaction]
     for one in live:
         if one.has_changes:

@@ -21,7 +21,9 @@ async def enlist(context: Context, database: Database) -> Participant:
     found = context.participants.get(database)
     if found is not None:
         return found
-    fresh = await new_participant(database, context, context.outer)
+    session, engine = await database.new_session()
+    fresh = Participant(database, engine, session, context, context.outer)
+    guard(fresh)
     found = context.participants.get(database)
     if found is not None:  # made by somebody else while before_session ran
         operations.close_idle(fresh)
@@ -33,19 +35,12 @@ async def enlist(context: Context, database: Database) -> Participant:
     return fresh
 
 
-async def new_participant(
-    database: Database, context: Context | None, outer: Context | None
-) -> Participant:
-    """Make a guarded session."""
-    session, engine = await database.new_session()
-    participant = Participant(database, engine, session, context, outer)
-    guard(participant)
-    return participant
-
-
 async def new_own_session(database: Database) -> Participant:
     """Make a guarded session that belongs to no context."""
-    return await new_participant(database, None, current())
+    session, engine = await database.new_session()
+    participant = Participant(database, engine, session, None, current())
+    guard(participant)
+    return participant
 
 
 async def hold(context: Context, depth: int, one: Participant) -> None:

@@ -7,15 +7,12 @@ the connection, since what the server holds is then in doubt.
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 from txkit._core.guard import plain
 from txkit._core.participant import Control
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from sqlalchemy.orm import Session, SessionTransaction
 
     from txkit._core.participant import Participant
@@ -28,42 +25,48 @@ async def flush(one: Participant) -> None:
 
 async def commit(one: Participant, *, close: bool) -> None:
     """Send COMMIT; the connection goes back to the pool."""
+    await one.session.run_sync(_commit, one, close=close)
 
-    def step(sync: Session) -> None:
-        with _by_boundary(one):
-            plain(sync).commit()
-            if close:
-                plain(sync).close()
+
+def _commit(sync: Session, one: Participant, *, close: bool) -> None:
+    with _ByBoundary(one):
+        session = plain(sync)
+        session.commit()
         if close:
-            one.was_closed()
-
-    await one.session.run_sync(step)
+            session.close()
+    if close:
+        one.was_closed()
 
 
 async def rollback(one: Participant, *, close: bool) -> None:
     """Send ROLLBACK; the connection goes back to the pool."""
+    if one.control is not Control.CLOSED:
+        await one.session.run_sync(_rollback, one, close=close)
 
-    def step(sync: Session) -> None:
-        with _by_boundary(one):
-            try:
-                plain(sync).rollback()
-                if close:
-                    plain(sync).close()
-            except BaseException:
-                one.discard()
-                raise
-            finally:
-                if close:
-                    one.was_closed()
 
-    await one.session.run_sync(step)
+def _rollback(sync: Session, one: Participant, *, close: bool) -> None:
+    session = plain(sync)
+    try:
+        with _ByBoundary(one):
+            session.rollback()
+            if close:
+                session.close()
+    except BaseException:
+        one.discard()
+        if close:
+            session.invalidate()  # sends nothing, now that its connection is discarded
+        raise
+    finally:
+        if close:
+            one.was_closed()
 
 
 def close_idle(one: Participant) -> None:
     """Close a session that holds no connection; nothing is sent."""
-    with _by_boundary(one):
-        plain(one.sync).close()
-    one.was_closed()
+    if one.control is not Control.CLOSED:
+        with _ByBoundary(one):
+            plain(one.sync).close()
+        one.was_closed()
 
 
 async def begin_savepoint(one: Participant) -> SessionTransaction:
@@ -75,7 +78,7 @@ async def release_savepoint(one: Participant, savepoint: SessionTransaction) -> 
     """Send RELEASE SAVEPOINT, if anything was done in it."""
 
     def step(_sync: Session) -> None:
-        with _by_boundary(one):
+        with _ByBoundary(one):
             savepoint.commit()
 
     await one.session.run_sync(step)
@@ -85,7 +88,7 @@ async def rollback_to_savepoint(one: Participant, savepoint: SessionTransaction)
     """Send ROLLBACK TO SAVEPOINT, if anything was done in it."""
 
     def step(_sync: Session) -> None:
-        with _by_boundary(one):
+        with _ByBoundary(one):
             savepoint.rollback()
 
     await one.session.run_sync(step)
@@ -94,16 +97,23 @@ async def rollback_to_savepoint(one: Participant, savepoint: SessionTransaction)
 def terminate(one: Participant) -> None:
     """Break the connection off and drop the session, where nothing can be awaited."""
     one.discard()
-    with _by_boundary(one):
+    with _ByBoundary(one):
         plain(one.sync).invalidate()
     one.was_closed()
 
 
-@contextlib.contextmanager
-def _by_boundary(one: Participant) -> Generator[None]:
-    before, one.control = one.control, Control.BOUNDARY
-    try:
-        yield
-    finally:
-        if one.control is Control.BOUNDARY:
-            one.control = before
+class _ByBoundary:
+    """While it is entered, the participant's guard lets everything pass."""
+
+    __slots__ = ("_before", "_one")
+
+    def __init__(self, one: Participant) -> None:
+        self._one = one
+
+    def __enter__(self) -> None:
+        self._before = self._one.control
+        self._one.control = Control.BOUNDARY
+
+    def __exit__(self, *_: object) -> None:
+        if self._one.control is Control.BOUNDARY:
+            self._one.control = self._before

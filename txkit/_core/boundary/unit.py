@@ -36,6 +36,7 @@ def begin_context(root: Scope) -> tuple[Context, Context | None]:
 def end_context(context: Context, previous: Context | None) -> None:
     """Close the context for good and bring the one before it back."""
     context.state = State.CLOSED
+    context.root.held.clear()  # it points back: no cycle for the collector
     install(previous)
 
 
