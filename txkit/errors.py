@@ -157,21 +157,27 @@ class UnexpectedRollbackError(TxkitError):
 
     Attributes:
         function: the boundary or block that could not commit.
-        culprit: the joined function that doomed it.
+        culprit: the joined function that doomed it, or what else did.
         reason: what the culprit said, or its exception in words.
     """
 
-    def __init__(self, function: str, culprit: str, reason: str, *, ended: bool) -> None:
+    def __init__(
+        self, function: str, culprit: str, reason: str, *, own: bool = False, ended: bool
+    ) -> None:
         self.function = function
         self.culprit = culprit
         self.reason = reason
         outcome = "was rolled back" if ended else "can only be rolled back"
-        super().__init__(
-            f"{function!r} {outcome}: {culprit!r} joined its transaction and failed ({reason}), and"
-            " a part of a transaction can't fail alone; let the exception leave, or roll back by"
-            f" hand, or, if {culprit!r} may fail by itself, make it a savepoint with"
-            " @atomic(db, current_transaction='savepoint') or a unit of its own with @new_context"
-        )
+        if own:
+            text = f"it asked for that itself ({reason}); roll back by hand to begin anew"
+        else:
+            text = (
+                f"{culprit!r} failed in its transaction ({reason}), and a part of a transaction"
+                " can't fail alone; let the exception leave, or roll back by hand, or, if it may"
+                " fail by itself, make it a savepoint with @atomic(db,"
+                " current_transaction='savepoint') or a unit of its own with @new_context"
+            )
+        super().__init__(f"{function!r} {outcome}: {text}")
 
 
 class PartialCommitError(TxkitError):

@@ -13,7 +13,7 @@ from txkit._core.boundary.ending import commit_all, rollback_all
 from txkit._core.boundary.enlist import enlist
 from txkit._core.boundary.joining import ask_for_rollback
 from txkit._core.boundary.own import OwnSession
-from txkit._core.context import State, current, open_context
+from txkit._core.context import open_place, running_context
 from txkit.decorators import new_context
 from txkit.decorators.atomics import Atomic
 from txkit.policy.current_transaction import CurrentTransaction, parse_mode
@@ -46,7 +46,7 @@ async def db_session(database: Database) -> AsyncSession:
 
     Cancellation: nothing has happened, or the session is there.
     """
-    context = open_context("db_session")
+    context = open_place("db_session").context
     one = context.participants.get(database) or await enlist(context, database)
     return one.session
 
@@ -94,7 +94,7 @@ async def rollback_db_session(database: Database) -> None:
     one = _participant("rollback_db_session", database, ends_by="rollback")
     if one is not None:
         await rollback_all("rollback_db_session()", [one], "asked for", close=False)
-    open_context("rollback_db_session").lift(database)
+    open_place("rollback_db_session").context.rolled_back(database, by_hand=True)
 
 
 async def close_db_session(database: Database) -> None:
@@ -114,7 +114,7 @@ async def close_db_session(database: Database) -> None:
     one = _participant("close_db_session", database, ends_by="rollback")
     if one is not None:
         await rollback_all("close_db_session()", [one], "closed", close=True)
-    open_context("close_db_session").lift(database)
+    open_place("close_db_session").context.rolled_back(database, by_hand=True)
 
 
 def atomic_db_session(
@@ -187,10 +187,8 @@ def in_transaction(database: Database | None = None) -> bool:
     Args:
         database: the Database in question; None: any.
     """
-    context = current()
-    if context is None or context.state is not State.OPEN:
-        return False
-    return any(
+    context = running_context()
+    return context is not None and any(
         one.in_transaction
         for one in context.participants.values()
         if database is None or one.database is database
@@ -198,7 +196,7 @@ def in_transaction(database: Database | None = None) -> bool:
 
 
 def _participant(function: str, database: Database, *, ends_by: str) -> Participant | None:
-    context = open_context(function)
+    context = open_place(function).context
     one = context.participants.get(database)
     if one is None:
         context.refuse_control(database, f"{function}()")

@@ -15,11 +15,14 @@ from txkit import Database, OpenTransactionError, atomic, db_session, transactio
     [
         ("SELECT * FROM note FOR UPDATE", "locked rows"),
         ("SELECT * FROM note FOR KEY SHARE", "locked rows"),
-        ("LOCK TABLE note IN SHARE MODE", "lock"),
+        ("LOCK TABLE note IN SHARE MODE", "no plain SELECT"),
         ("SELECT pg_advisory_xact_lock(7)", "lock"),
-        ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "isolation"),
-        ("DECLARE c CURSOR FOR SELECT 1", "streamed"),
-        ("CREATE TEMP TABLE t (x int) ON COMMIT DROP", "wrote"),
+        ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "no plain SELECT"),
+        ("DECLARE c CURSOR FOR SELECT 1", "no plain SELECT"),
+        ("SET LOCAL app.tenant = '7'", "no plain SELECT"),
+        ("NOTIFY channel, 'paid'", "no plain SELECT"),
+        ("CREATE TEMP TABLE t (x int) ON COMMIT DROP", "no plain SELECT"),
+        ("SELECT pg_advisory_lock(7), pg_advisory_unlock(7), txid_current()", "wrote"),
     ],
 )
 async def test_harm_is_found(db: Database, pg: PostgresJudge, statement: str, reason: str) -> None:

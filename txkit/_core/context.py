@@ -1,25 +1,34 @@
 """The context: what the ContextVar holds while a boundary is open.
 
 One participant (a session and its transaction) per Database, made on demand;
-a stack of scopes (the context itself, then its atomic blocks), each of which
-may be marked rollback-only; and the state. This is the only ContextVar of
-txkit. It is set and restored by value, never by token: a generator or another
-task may be the one that restores it.
+a stack of scopes (the context itself, then its atomic blocks); and the marks
+of what may only be rolled back. A context is shared by everything that runs
+inside, a place is not: it is where the running code stands in its context.
+
+This is the only ContextVar of txkit. It is set and restored by value, never by
+token: a generator or another task may be the one that restores it.
 
 Must not send SQL: ``boundary`` does that.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
 from contextvars import ContextVar
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from txkit.errors import AtomicControlError, ContextClosedError, NoContextError
+from txkit.errors import (
+    AtomicControlError,
+    ContextClosedError,
+    NoContextError,
+    UnexpectedRollbackError,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.orm import SessionTransaction
 
     from txkit._core.participant import Participant
@@ -34,86 +43,155 @@ class State(Enum):
 
 
 class Mark:
-    """Why a scope may only be rolled back."""
+    """Why something may only be rolled back. ``own``: the unit asked for it itself."""
 
-    __slots__ = ("culprit", "error", "reason")
+    __slots__ = ("culprit", "error", "own", "reason")
 
-    def __init__(self, culprit: str, error: BaseException | None, reason: str) -> None:
+    def __init__(
+        self, culprit: str, reason: str, error: BaseException | None = None, *, own: bool = False
+    ) -> None:
         self.culprit = culprit
-        self.error = error
         self.reason = reason
+        self.error = error
+        self.own = own
+
+    def refusal(self, function: str, *, ended: bool) -> UnexpectedRollbackError:
+        """Make the error that is to be raised from ``self.error``."""
+        return UnexpectedRollbackError(
+            function, self.culprit, self.reason, own=self.own, ended=ended
+        )
 
 
 class Scope:
     """What fails as a whole: a context, or an atomic block inside it.
 
-    ``caller`` is the joined function that runs in it, innermost; None while the
-    scope's own function runs. ``held`` are the participants of an atomic block,
-    each with its savepoint, or None where the block owns the transaction.
+    ``held`` are the participants of an atomic block, each with its savepoint, or
+    None where the block owns the transaction. ``mark`` dooms all of the scope;
+    ``marks`` are those of the context's transactions, by Database.
     """
 
-    __slots__ = ("asked", "atomic", "caller", "held", "lifted", "mark", "name", "only")
+    __slots__ = ("atomic", "held", "mark", "marks", "name", "only")
 
     def __init__(self, name: str, *, atomic: bool, only: tuple[Database, ...] = ()) -> None:
         self.name = name
         self.atomic = atomic
         self.only = only
-        self.mark: Mark | None = None
-        self.lifted: set[Database] = set()
-        self.asked: str | None = None
-        self.caller: str | None = None
         self.held: dict[Participant, SessionTransaction | None] = {}
+        self.mark: Mark | None = None
+        self.marks: dict[Database, Mark] = {}
 
     def owns(self, database: Database) -> bool:
         """Whether the Database's transaction must not be broken up inside this scope."""
         return self.atomic and (not self.only or database in self.only)
 
-    def doom(self, culprit: str, error: BaseException | None, reason: str) -> None:
-        """Mark the scope rollback-only; the first mark stays."""
-        if self.mark is None or self.lifted:
-            self.mark = Mark(culprit, error, reason)
-            self.lifted.clear()
+    def all_marks(self) -> list[Mark]:
+        """Give the marks that keep the scope from committing."""
+        return [mark for mark in (self.mark, *self.marks.values()) if mark is not None]
+
+    def final_mark(self) -> Mark | None:
+        """Give the one that counts: what the scope asked for itself, else the first."""
+        marks = self.all_marks()
+        return next((mark for mark in marks if mark.own), marks[0] if marks else None)
 
 
 class Context:
-    """Sessions, scopes and state of one boundary."""
+    """Sessions, scopes and state of one boundary.
 
-    __slots__ = ("blocks", "name", "outer", "participants", "root", "scopes", "state", "used")
+    ``clock`` counts statements, so that one can say what was used since when.
+    """
+
+    __slots__ = (
+        "clock",
+        "doomed",
+        "name",
+        "outer",
+        "participants",
+        "root",
+        "scopes",
+        "state",
+        "task",
+        "used",
+    )
 
     def __init__(self, root: Scope, outer: Context | None) -> None:
         self.name = root.name
         self.root = root
         self.outer = outer
+        self.task = asyncio.current_task()
         self.state = State.OPEN
         self.participants: dict[Database, Participant] = {}
         self.used: dict[Database, None] = {}
         self.scopes: list[Scope] = [root]
-        self.blocks: list[Any] = []
+        self.clock = 0
+        self.doomed = False
 
-    def mark_on(self, database: Database) -> Mark | None:
-        """Give the mark that dooms the Database's transaction, innermost first."""
-        for scope in reversed(self.scopes):
-            if scope.mark is not None and (scope.owns(database) or scope is self.root):
-                return None if database in scope.lifted else scope.mark
-        return None
+    def doom(self, mark: Mark, *, since: int) -> None:
+        """Mark what a joined call belonged to rollback-only.
 
-    def final_mark(self) -> Mark | None:
-        """Give the mark that keeps the context from committing, unless all of it was mended."""
-        root = self.root
-        if root.lifted and all(database in root.lifted for database in self.used):
+        That is the innermost savepoint of the user's, else the innermost atomic
+        block, else the transactions that are open in the context; and, of the other
+        Databases, each one that the call used (after ``since``).
+        """
+        self.doomed = True
+        around = [(one, point) for one in self._all() if (point := one.users_savepoint())]
+        for one, point in around:
+            one.marks.setdefault(point, mark)
+        if not around:
+            self.doom_scope(self.scopes[-1], mark)
+        for one in self._all():
+            if one.last_used > since and self.mark_on(one) is None:
+                owner = self.atomic_owner(one.database)
+                if owner is None or owner is self.root:
+                    self.root.marks[one.database] = mark
+                else:
+                    owner.mark = mark
+
+    def doom_scope(self, scope: Scope, mark: Mark) -> None:
+        """Mark a whole scope; the first mark stays, but for what the unit asks itself."""
+        self.doomed = True
+        opened = [one.database for one in self._all() if one.in_transaction]
+        if scope is not self.root or not opened:
+            if scope.mark is None or mark.own:
+                scope.mark = mark
+            return
+        for database in opened:
+            if database not in scope.marks or mark.own:
+                scope.marks[database] = mark
+
+    def doom_around(self, scope: Scope, ended: list[Participant], mark: Mark) -> None:
+        """Mark what encloses a scope, for the participants whose work it can't undo any more."""
+        for one in ended:
+            self.doomed = True
+            outer = self.scopes[: self.scopes.index(scope)]
+            owner = next((other for other in reversed(outer) if other.owns(one.database)), None)
+            if owner is None or owner is self.root:
+                self.root.marks.setdefault(one.database, mark)
+            elif owner.mark is None:
+                owner.mark = mark
+
+    def doom_all(self, mark: Mark) -> None:
+        """Mark every scope: a connection is gone, and with it what all of them did on it."""
+        self.doomed = True
+        for scope in self.scopes:
+            scope.mark = scope.mark or mark
+
+    def mark_on(self, one: Participant) -> Mark | None:
+        """Give the mark that dooms what the participant does now, innermost first."""
+        if not self.doomed:
             return None
-        return root.mark
+        for point in one.savepoints() if one.marks else ():
+            if point in one.marks:
+                return one.marks[point]
+        for scope in reversed(self.scopes[1:]):
+            if scope.mark is not None and scope.owns(one.database):
+                return scope.mark
+        return self.root.mark or self.root.marks.get(one.database)
 
-    def lift(self, database: Database) -> None:
-        """Take the context's mark off one Database, whose transaction was rolled back."""
-        if self.root.mark is not None:
-            self.root.lifted.add(database)
-
-    def refuse_control(self, database: Database, operation: str) -> None:
-        """Let nobody end by hand what an atomic block owns."""
-        owner = self.atomic_owner(database)
-        if owner is not None:
-            raise AtomicControlError(operation, owner.name)
+    def rolled_back(self, database: Database, *, by_hand: bool) -> None:
+        """Take the mark off a transaction that was rolled back: it is mended."""
+        self.root.marks.pop(database, None)
+        if by_hand:
+            self.root.mark = None
 
     def atomic_owner(self, database: Database) -> Scope | None:
         """Give the innermost atomic block that owns the Database's transaction."""
@@ -122,41 +200,85 @@ class Context:
                 return scope
         return None
 
+    def refuse_control(self, database: Database, operation: str) -> None:
+        """Let nobody end by hand what an atomic block owns."""
+        owner = self.atomic_owner(database)
+        if owner is not None:
+            raise AtomicControlError(operation, owner.name)
+
     def in_order_of_use(self) -> list[Participant]:
         """Give the participants, the one that was used first at the front."""
-        participants = list(self.participants.values())
+        participants = self._all()
         if len(participants) > 1:
             order = {database: place for place, database in enumerate(self.used)}
             participants.sort(key=lambda one: order.get(one.database, len(order)))
         return participants
 
-
-_CURRENT: ContextVar[Context | None] = ContextVar("txkit", default=None)
-
-current: Callable[[], Context | None] = _CURRENT.get
-"""Give the context of the running code, open or closed, or None."""
+    def _all(self) -> list[Participant]:
+        return list(self.participants.values())
 
 
-def install(context: Context | None) -> None:
-    """Make ``context`` the current one."""
-    _CURRENT.set(context)
+class Place:
+    """Where the running code stands: in which context, and in whose name.
+
+    ``caller`` is the joined function that runs, None while the scope's own does.
+    ``owner`` and ``entry`` are those of an ``async with`` block, ``before`` the
+    place to go back to at its end.
+    """
+
+    __slots__ = ("before", "caller", "context", "entry", "owner")
+
+    def __init__(
+        self,
+        context: Context,
+        caller: str | None = None,
+        before: Place | None = None,
+        owner: object = None,
+        entry: Any = None,
+    ) -> None:
+        self.context = context
+        self.caller = caller
+        self.before = before
+        self.owner = owner
+        self.entry = entry
 
 
-def open_context(function: str) -> Context:
-    """Give the current context, or say what is missing.
+_CURRENT: ContextVar[Place | None] = ContextVar("txkit", default=None)
+
+current: Callable[[], Place | None] = _CURRENT.get
+"""Give the place of the running code, in a context that is open or closed, or None."""
+
+install: Callable[[Place | None], object] = _CURRENT.set
+"""Make a place the current one."""
+
+
+def running_context() -> Context | None:
+    """Give the context of the running code if it is open."""
+    place = current()
+    if place is None or place.context.state is not State.OPEN:
+        return None
+    return place.context
+
+
+def open_place(function: str) -> Place:
+    """Give the current place in an open context, or say what is missing.
 
     Raises:
         NoContextError: there is none.
         ContextClosedError: its boundary has ended.
     """
-    context = current()
-    if context is None:
+    place = current()
+    if place is None:
         raise NoContextError(function)
-    if context.state is not State.OPEN:
+    if place.context.state is not State.OPEN:
         what = f"{function}()"
-        raise ContextClosedError(what, context.name)
-    return context
+        raise ContextClosedError(what, place.context.name)
+    return place
+
+
+def _forget_in_child() -> None:
+    install(None)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: install(None))
+    os.register_at_fork(after_in_child=_forget_in_child)

@@ -12,6 +12,7 @@ Must not know why something is refused: the participant decides.
 
 from __future__ import annotations
 
+import contextlib
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from sqlalchemy.orm import Session, SessionTransaction
 from txkit._core.participant import Control, Participant
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from sqlalchemy.engine import Connection, Engine
 
 
@@ -31,7 +34,8 @@ class Guarded(Session):
 
     def get_bind(self, *args: Any, **kwargs: Any) -> Engine | Connection:
         """Route the statement that is about to run, or refuse it."""
-        return self.txkit_participant.route(super().get_bind(*args, **kwargs))
+        bind = super().get_bind(*args, **kwargs)
+        return self.txkit_participant.route(bind, kwargs.get("clause"))
 
     def begin(self, nested: bool = False) -> SessionTransaction:  # noqa: FBT001, FBT002
         """Refuse a transaction of its own inside an atomic block; savepoints are allowed."""
@@ -51,29 +55,23 @@ class Guarded(Session):
 
     def rollback(self) -> None:
         """Roll back by hand, where that is allowed; that mends a doomed transaction."""
-        self.txkit_participant.authorize("session.rollback()", ends_by="rollback")
-        super().rollback()
-        _lift(self.txkit_participant)
-
-    def close(self) -> None:
-        """Close by hand, where that is allowed."""
-        self.txkit_participant.authorize("session.close()", ends_by="rollback")
-        super().close()
-        _lift(self.txkit_participant)
-        self.txkit_participant.was_closed()
-
-    def invalidate(self) -> None:
-        """Close by hand and discard the connection, where that is allowed."""
-        self.txkit_participant.authorize("session.invalidate()", ends_by="rollback")
-        super().invalidate()
-        _lift(self.txkit_participant)
-        self.txkit_participant.was_closed()
+        with _by_hand(self.txkit_participant, "session.rollback()", closes=False):
+            super().rollback()
 
     def reset(self) -> None:
         """Reset by hand, where that is allowed."""
-        self.txkit_participant.authorize("session.reset()", ends_by="rollback")
-        super().reset()
-        _lift(self.txkit_participant)
+        with _by_hand(self.txkit_participant, "session.reset()", closes=False):
+            super().reset()
+
+    def close(self) -> None:
+        """Close by hand, where that is allowed."""
+        with _by_hand(self.txkit_participant, "session.close()", closes=True):
+            super().close()
+
+    def invalidate(self) -> None:
+        """Close by hand and discard the connection, where that is allowed."""
+        with _by_hand(self.txkit_participant, "session.invalidate()", closes=True):
+            super().invalidate()
 
 
 def guard(participant: Participant) -> None:
@@ -81,6 +79,8 @@ def guard(participant: Participant) -> None:
     sync: Any = participant.sync
     sync.__class__ = _guarded_class(type(sync))  # type: ignore[arg-type]
     sync.txkit_participant = participant
+    if "dispatch" in vars(sync):  # a listener of its own has tied its events to its first class
+        _listen(sync)
 
 
 def plain(sync: Session) -> Any:
@@ -93,11 +93,15 @@ def plain(sync: Session) -> Any:
 def _guarded_class(cls: type[Session]) -> type[Session]:
     name = cls.__name__
     guarded = type(name, (Guarded, cls), {"__module__": cls.__module__, "__doc__": cls.__doc__})
-    event.listen(guarded, "after_begin", _after_begin)
-    event.listen(guarded, "before_commit", _before_commit)
-    event.listen(guarded, "after_soft_rollback", _after_soft_rollback)
-    event.listen(guarded, "after_transaction_end", _after_transaction_end)
+    _listen(guarded)
     return guarded
+
+
+def _listen(target: Any) -> None:
+    event.listen(target, "after_begin", _after_begin)
+    event.listen(target, "before_commit", _before_commit)
+    event.listen(target, "after_soft_rollback", _after_soft_rollback)
+    event.listen(target, "after_transaction_end", _after_transaction_end)
 
 
 def _after_begin(
@@ -107,22 +111,33 @@ def _after_begin(
 
 
 def _before_commit(session: Guarded) -> None:
-    """Refuse the end of a ``session.begin()`` block that may only be rolled back."""
+    """Refuse the end of a ``session.begin()`` or savepoint that may only be rolled back."""
     one = session.txkit_participant
-    if one.control is Control.USER and not session.in_nested_transaction():
-        one.authorize("the commit of session.begin()", ends_by="commit")
+    if one.control is Control.USER:
+        savepoint = session.get_nested_transaction()
+        if savepoint is None:
+            one.authorize("the commit of its transaction", ends_by="commit")
+        else:
+            one.refuse_release(savepoint)
 
 
 def _after_soft_rollback(session: Guarded, previous: SessionTransaction) -> None:
-    if previous.parent is None:
-        _lift(session.txkit_participant)
+    session.txkit_participant.rolled_back(previous)
 
 
 def _after_transaction_end(session: Guarded, transaction: SessionTransaction) -> None:
-    if transaction.parent is None:
-        session.txkit_participant.connection = None
+    session.txkit_participant.ended(transaction)
 
 
-def _lift(participant: Participant) -> None:
-    if participant.context is not None and participant.control is not Control.BOUNDARY:
-        participant.context.lift(participant.database)
+@contextlib.contextmanager
+def _by_hand(participant: Participant, operation: str, *, closes: bool) -> Generator[None]:
+    """Let the user roll back or close, where that is allowed, and note it even if it fails."""
+    participant.authorize(operation, ends_by="rollback")
+    was_open = participant.connection is not None
+    try:
+        yield
+    finally:
+        if was_open:
+            participant.ended_by_hand(operation)
+        if closes:
+            participant.was_closed()

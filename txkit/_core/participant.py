@@ -10,28 +10,31 @@ Must not end anything itself: ``boundary`` does that.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import InvalidRequestError
 
-from txkit._core.context import State
+from txkit._core.context import Mark, State
+from txkit.database.statements import is_read
 from txkit.database.url import SQLITE
-from txkit.errors import (
-    AtomicControlError,
-    ContextClosedError,
-    PoolStarvationError,
-    UnexpectedRollbackError,
-)
+from txkit.errors import AtomicControlError, ContextClosedError, PoolStarvationError
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, Engine
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
-    from sqlalchemy.orm import Session
+    from sqlalchemy.orm import Session, SessionTransaction
 
     from txkit._core.context import Context
     from txkit.database import Database
     from txkit.database.engines import LoopEngine
+
+log = logging.getLogger("txkit")
 
 
 class Control(Enum):
@@ -43,15 +46,25 @@ class Control(Enum):
 
 
 class Participant:
-    """A session, its Database, and the context that it belongs to (None: the user's own)."""
+    """A session, its Database, and the context that it belongs to (None: the user's own).
+
+    ``marks`` are those of the user's savepoints; ``broken`` is that of a session
+    outside any context. ``only_read`` holds while every statement of the
+    transaction that came through the session was a plain SELECT.
+    """
 
     __slots__ = (
+        "broken",
         "connection",
         "context",
         "control",
         "database",
         "engine",
         "home",
+        "last_used",
+        "marks",
+        "moved",
+        "only_read",
         "outer",
         "sealed_by",
         "session",
@@ -76,6 +89,11 @@ class Participant:
         self.connection: Connection | None = None
         self.control = Control.USER
         self.sealed_by: str | None = None
+        self.broken: Mark | None = None
+        self.marks: dict[SessionTransaction, Mark] = {}
+        self.moved: dict[tuple[Engine, Engine], Engine] = {}
+        self.last_used = 0
+        self.only_read = True
 
     @property
     def name(self) -> str:
@@ -93,7 +111,20 @@ class Participant:
         sync = self.sync
         return bool(sync.new or sync.deleted or sync.dirty)
 
-    def route(self, bind: Engine | Connection) -> Engine | Connection:
+    def savepoints(self) -> Iterator[SessionTransaction]:
+        """Give the open savepoints, innermost first."""
+        point = self.sync.get_nested_transaction()
+        while point is not None:
+            if point.nested:
+                yield point
+            point = point.parent
+
+    def users_savepoint(self) -> SessionTransaction | None:
+        """Give the innermost savepoint if the user set it, by ``session.begin_nested()``."""
+        point = self.sync.get_nested_transaction()
+        return None if point is None or self._is_held(point) else point
+
+    def route(self, bind: Engine | Connection, statement: Any) -> Engine | Connection:
         """Say where the next statement goes, or refuse it.
 
         Raises:
@@ -101,34 +132,29 @@ class Participant:
             ContextClosedError: the context has ended.
             PoolStarvationError: a suspended caller holds SQLite's write lock.
         """
-        context = self.context
-        if context is not None:
-            if context.state is State.CLOSED:
-                what = "a session"
-                raise ContextClosedError(what, context.name)
-            self._refuse_doomed(context, statement=True)
+        if self.context is not None:
+            self._refuse_context(self.context)
         if self.control is Control.CLOSED:
             message = "this session was closed: ask db_session() for the one that belongs here now"
             raise InvalidRequestError(message)
         if self.connection is None:
             self._refuse_starvation()
             self.engine = self.database.loop_engine()
+            self.only_read = True
+        if self.only_read and statement is not None:
+            self.only_read = is_read(statement)
+        live = self.engine.engine.sync_engine
         if bind is self.home:
-            return self.engine.engine.sync_engine
+            return live
         if bind.engine.pool is not self.home.pool:
             message = (
                 f"a session of {self.database!r} was routed to another engine: each Database has"
                 " one; make a Database for the other engine, and drop binds= and get_bind()"
             )
             raise TypeError(message)
-        return bind
-
-    def begun(self, connection: Connection) -> None:
-        """Note that a transaction was begun, on this connection."""
-        if self.connection is None:
-            self.connection = connection
-            if self.context is not None:
-                self.context.used.setdefault(self.database)
+        if live is self.home or not isinstance(bind, Engine):
+            return bind
+        return self._moved(bind, live)
 
     def authorize(self, operation: str, *, ends_by: str) -> None:
         """Let the user end the transaction by hand, or refuse.
@@ -141,12 +167,65 @@ class Participant:
             return
         if self.sealed_by is not None:
             raise AtomicControlError(operation, self.sealed_by)
-        context = self.context
-        if context is None:
+        if self.context is not None:
+            self.context.refuse_control(self.database, operation)
+            if ends_by == "commit":
+                self.refuse_broken()
+
+    def refuse_broken(self) -> None:
+        """Refuse to commit what can only be rolled back.
+
+        Raises:
+            UnexpectedRollbackError: nothing was sent.
+        """
+        mark = None if self.context is None else self.context.mark_on(self)
+        if mark is None and not self.sync.is_active:
+            mark = Mark("session.flush()", "a flush failed, and its error was swallowed")
+        if mark is not None:
+            raise mark.refusal(self.name, ended=False) from mark.error
+
+    def refuse_release(self, savepoint: SessionTransaction) -> None:
+        """Refuse to release a savepoint that may only be rolled back, or that a block holds."""
+        if self.control is not Control.USER:
             return
-        context.refuse_control(self.database, operation)
-        if ends_by == "commit":
-            self._refuse_doomed(context, statement=False)
+        mark = self.marks.get(savepoint)
+        if mark is not None:
+            where = f"a savepoint in {self.name}"
+            raise mark.refusal(where, ended=False) from mark.error
+        if self._is_held(savepoint) and self.context is not None:
+            self.context.refuse_control(self.database, "the release of its savepoint")
+
+    def begun(self, connection: Connection) -> None:
+        """Note that a transaction was begun, on this connection."""
+        if self.connection is None:
+            self.connection = connection
+            if self.context is not None:
+                self.context.used.setdefault(self.database)
+
+    def rolled_back(self, transaction: SessionTransaction) -> None:
+        """Note that a savepoint or the transaction was rolled back: its mark is off."""
+        self.marks.pop(transaction, None)
+        if transaction.parent is None and self.context is not None:
+            self.context.rolled_back(self.database, by_hand=self.control is Control.USER)
+
+    def ended(self, transaction: SessionTransaction) -> None:
+        """Note that a savepoint or the transaction is over; by hand in a block, that dooms it."""
+        is_root = transaction.parent is None
+        if self.control is Control.USER and (is_root or self._is_held(transaction)):
+            mark = Mark("the session's transaction", "it was ended by hand inside the block")
+            owner = None if self.context is None else self.context.atomic_owner(self.database)
+            if self.sealed_by is not None:
+                self.broken = mark
+            elif owner is not None and self.context is not None:
+                self.context.doom_scope(owner, mark)
+        if is_root:
+            self.connection = None
+
+    def ended_by_hand(self, operation: str) -> None:
+        """Note that the user rolled back or closed the session himself."""
+        if self.context is not None and self.control is Control.USER:
+            self.context.rolled_back(self.database, by_hand=True)
+        log.info("%s: rolled back (%s)", self.name, operation)
 
     def was_closed(self) -> None:
         """Note that the session is gone; the next ``db_session`` makes another."""
@@ -164,20 +243,38 @@ class Participant:
         if connection is not None and not connection.closed and not connection.invalidated:
             connection.invalidate()
 
-    def _refuse_doomed(self, context: Context, *, statement: bool) -> None:
-        mark = context.mark_on(self.database)
-        if mark is None or (statement and mark.error is None):
-            return
-        raise UnexpectedRollbackError(
-            context.name, mark.culprit, mark.reason, ended=False
-        ) from mark.error
+    def _refuse_context(self, context: Context) -> None:
+        """Refuse a statement that comes too late, or in what may only be rolled back."""
+        if context.state is State.CLOSED:
+            what = "a session"
+            raise ContextClosedError(what, context.name)
+        if context.doomed and self.control is Control.USER:
+            mark = context.mark_on(self)
+            if mark is not None and mark.error is not None:
+                raise mark.refusal(context.name, ended=False) from mark.error
+        context.clock += 1
+        self.last_used = context.clock
+
+    def _is_held(self, transaction: SessionTransaction) -> bool:
+        """Whether it is the savepoint of an atomic block."""
+        scopes = () if self.context is None else self.context.scopes
+        return any(scope.held.get(self) is transaction for scope in scopes)
+
+    def _moved(self, bind: Engine, live: Engine) -> Engine:
+        """Give the engine that is to ``live`` what ``bind`` was to the first one."""
+        key = (bind, live)
+        if key not in self.moved:
+            self.moved[key] = live.execution_options(**bind.get_execution_options())
+        return self.moved[key]
 
     def _refuse_starvation(self) -> None:
+        """Refuse to wait for a caller that waits for us: it runs in the same task."""
         if self.home.dialect.name != SQLITE:
             return
         outer = self.outer
         while outer is not None:
             holder = outer.participants.get(self.database)
-            if outer.state is State.OPEN and holder is not None and holder.connection is not None:
+            is_ours = outer.state is State.OPEN and outer.task is asyncio.current_task()
+            if is_ours and holder is not None and holder.connection is not None:
                 raise PoolStarvationError(self.name, outer.name, self.database)
             outer = outer.outer

@@ -44,7 +44,8 @@ class LoopEngine:
         self._is_retired = False
         self._connections = weakref.WeakSet[Any]()
         # The pool's listener keeps this object for as long as a connection of it is out.
-        event.listen(engine.sync_engine, "connect", self._remember)
+        # First of all listeners: SQLAlchemy 2.0 loses a connection when one of its own is cancelled.
+        event.listen(engine.sync_engine, "connect", self._remember, insert=True)
 
     async def retire(self) -> None:
         """Close what is idle now, and the rest as it comes back; may be called again."""
@@ -70,6 +71,7 @@ class Place:
     def __init__(self) -> None:
         self.engine: LoopEngine | None = None
         self.switching = asyncio.Lock()
+        self._closing = asyncio.Lock()
         self._retired = weakref.WeakSet[LoopEngine]()
 
     def replace(self, engine: LoopEngine | None) -> LoopEngine | None:
@@ -81,15 +83,19 @@ class Place:
 
     async def close(self) -> None:
         """Retire every engine; those too whose retirement was broken off."""
-        self.replace(None)
-        for engine in list(self._retired):
-            await engine.retire()
+        async with self._closing:  # its second caller waits until all is closed
+            for engine in self._take_all():
+                await engine.retire()
 
     def bury(self) -> None:
         """Hang up on the server from outside: the loop is gone."""
-        self.replace(None)
-        for engine in list(self._retired):
+        for engine in self._take_all():
             engine.bury()
+
+    def _take_all(self) -> set[LoopEngine]:
+        engines = set(self._retired)
+        current = self.replace(None)
+        return engines if current is None else engines | {current}
 
 
 class LoopEngines:
@@ -100,6 +106,8 @@ class LoopEngines:
         self._closers: dict[asyncio.AbstractEventLoop, AsyncGenerator[None]] = {}
         self._lock = threading.Lock()
         _ALL.add(self)
+        # Holds the engines from outside, so that the collector doesn't take them with the Database.
+        weakref.finalize(self, _close_soon, self._places, self._closers).atexit = False
 
     def here(self) -> Place:
         """Give the running loop's place, made if it is not there yet."""
@@ -117,9 +125,9 @@ class LoopEngines:
 
     def forget(self) -> None:
         """Drop everything without touching it: it belongs to the parent process."""
-        _INHERITED.append((self._places, self._closers))
-        self._places = {}
-        self._closers = {}
+        _INHERITED.append((self._places.copy(), self._closers.copy()))
+        self._places.clear()
+        self._closers.clear()
         self._lock = threading.Lock()  # another thread of the parent may have held it
 
     def _bury_the_dead(self) -> None:
@@ -139,6 +147,39 @@ async def _close_with_loop(place: Place) -> AsyncGenerator[None]:
         yield
     finally:
         await place.close()
+        _LEFT.pop(place, None)
+
+
+def _close_soon(
+    places: dict[asyncio.AbstractEventLoop, Place],
+    closers: dict[asyncio.AbstractEventLoop, AsyncGenerator[None]],
+) -> None:
+    """Close what a Database leaves that nobody holds any more, each part in its own loop."""
+    for loop, place in places.items():
+        _LEFT[place] = closers[loop]
+        try:
+            loop.call_soon_threadsafe(_close_now, loop, place, closers[loop])
+        except RuntimeError:  # the loop is closed
+            del _LEFT[place]
+
+
+def _close_now(loop: asyncio.AbstractEventLoop, place: Place, closer: AsyncGenerator[None]) -> None:
+    task = loop.create_task(_close(place, closer), name="txkit: closing a dropped Database")
+    _CLOSING.add(task)
+    task.add_done_callback(_CLOSING.discard)
+
+
+async def _close(place: Place, closer: AsyncGenerator[None]) -> None:
+    """Close the place first: until then a loop that ends meanwhile still waits for its closer."""
+    await place.close()
+    with contextlib.suppress(RuntimeError):  # the ending loop is at it
+        await closer.aclose()
+
+
+_LEFT: dict[Place, AsyncGenerator[None]] = {}
+"""What is still to be closed: a generator that nobody holds would be lost to an ending loop."""
+
+_CLOSING: set[asyncio.Task[None]] = set()
 
 
 def _close_returned(_dbapi_connection: object, record: ConnectionPoolEntry) -> None:
@@ -161,7 +202,7 @@ def _hang_up(driver_connection: Any) -> None:
         with contextlib.suppress(RuntimeError):  # its loop is closed
             terminate()
     if peer is not None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, TypeError):  # uvloop's close() hangs up by itself
             peer.shutdown(socket.SHUT_RDWR)
 
 

@@ -178,8 +178,7 @@ def check_session(session: Any, engine: LoopEngine, database: object) -> None:
     """
     home = engine.engine.sync_engine.pool
     if isinstance(session, AsyncSession):
-        sync: Any = session.sync_session
-        binds = [sync.bind, *getattr(sync, "_Session__binds", {}).values()]
+        binds = _binds_of(vars(session.sync_session))
         if all(bind is not None and bind.engine.pool is home for bind in binds):
             return
         wrong = "sessions that are not bound to its engine alone"
@@ -190,6 +189,12 @@ def check_session(session: Any, engine: LoopEngine, database: object) -> None:
         " async_sessionmaker(engine, ...) with the engine that it is called with, without binds="
     )
     raise TypeError(message)
+
+
+def _binds_of(held: dict[str, Any]) -> list[Any]:
+    # binds= is kept under the one name by SQLAlchemy 2.1, and under the other by 2.0.
+    own: dict[Any, Any] = held.get("binds") or held.get("_Session__binds") or {}
+    return [held.get("bind"), *own.values()]
 
 
 def _check_engine(engine: Any) -> None:

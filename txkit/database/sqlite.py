@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
+from txkit.database.statements import is_read_text, is_savepoint_text
+
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
-_WROTE = "txkit_wrote"
-_READS = ("SELECT", "PRAGMA", "EXPLAIN", "SAVEPOINT", "RELEASE", "ROLLBACK TO", "BEGIN", "VALUES")
+_HARM = "txkit_harm"
 
 
 def make_transactional(engine: Engine) -> None:
@@ -32,9 +33,10 @@ def make_transactional(engine: Engine) -> None:
         event.listen(engine, "before_cursor_execute", _on_statement)
 
 
-def wrote(connection: Connection) -> bool:
-    """Whether the open transaction ran a statement that may write."""
-    return bool(connection.info.get(_WROTE))
+def harm_of_committing(connection: Connection) -> str | None:
+    """Give the reason why the open transaction must not just be committed, or None."""
+    harm: str | None = connection.info.get(_HARM)
+    return harm
 
 
 def _on_connect(dbapi_connection: Any, _record: object) -> None:
@@ -51,14 +53,12 @@ def _on_connect(dbapi_connection: Any, _record: object) -> None:
 
 
 def _on_begin(connection: Connection) -> None:
-    dbapi_connection: Any = connection.connection.dbapi_connection
     if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
         return
-    if dbapi_connection.isolation_level is not None:
-        # SQLAlchemy put the driver's own control back, with another isolation level.
-        dbapi_connection.isolation_level = None
+    # Explicit, so that the driver's own control, which SQLAlchemy puts back with another isolation
+    # level, finds a transaction open and leaves it alone.
     connection.exec_driver_sql("BEGIN IMMEDIATE")
-    connection.info[_WROTE] = False
+    connection.info[_HARM] = None
 
 
 def _on_statement(
@@ -66,8 +66,10 @@ def _on_statement(
     _cursor: object,
     statement: str,
     _parameters: object,
-    _context: object,
+    context: Any,
     _executemany: object,
 ) -> None:
-    if not statement.lstrip(" \t\r\n(").upper().startswith(_READS):
-        connection.info[_WROTE] = True
+    if context is not None and context.execution_options.get("stream_results"):
+        connection.info[_HARM] = "a result is or was being streamed"
+    elif not is_read_text(statement) and not is_savepoint_text(statement):
+        connection.info[_HARM] = "it ran a statement that may write"

@@ -58,9 +58,10 @@ class Atomic(Generic[Y]):
     Cancellation: before COMMIT was sent: rolled back. From then on it is finished first.
     """
 
-    def __init__(self, databases: tuple[Database, ...], mode: Mode) -> None:
+    def __init__(self, databases: tuple[Database, ...], mode: Mode, *, given: bool = False) -> None:
         self._databases = databases
         self._mode = mode
+        self._given = given
 
     @overload
     def __call__(self, function: F, /) -> F: ...
@@ -82,7 +83,10 @@ class Atomic(Generic[Y]):
     def __call__(self, *given: Any, current_transaction: str | None = None) -> Any:
         """Decorate a function, or take Databases and a mode and give another decorator."""
         if all(isinstance(one, Database) for one in given):
-            return Atomic[Any](given, parse_mode(current_transaction))
+            if self._given:
+                message = "atomic(...) was given its Databases and its mode already: add them there"
+                raise TypeError(message)
+            return Atomic[Any](given, parse_mode(current_transaction), given=True)
         if len(given) == 1 and current_transaction is None:
             return wrap("@atomic", given[0], self._entry)
         message = "atomic() takes Databases, @atomic a function: write @atomic(db, ...) above it"

@@ -25,14 +25,23 @@ class _Unit:
 
     _kind: str
 
-    def __init__(self, definition: Definition) -> None:
+    def __init__(self, definition: Definition, *, given: bool = False) -> None:
         self._definition = definition
+        self._given = given
 
-    def _decorate(self, function: Any, options: dict[str, Any]) -> Any:
+    def _decorate(self, functions: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        if len(functions) != 1:
+            message = f"{self._kind} decorates one function; options are given by name"
+            raise TypeError(message)
         if options:
             message = f"write {self._kind}({', '.join(options)}=...) above the function, without it"
             raise TypeError(message)
-        return wrap(self._kind, function, self._entry)
+        return wrap(self._kind, functions[0], self._entry)
+
+    def _refuse_second(self, options: dict[str, Any]) -> None:
+        if self._given:
+            message = f"{self._kind}(...) was given its options already: add {list(options)} there"
+            raise TypeError(message)
 
     def _entry(self, function: Function, name: str) -> Function:
         return unit_entry(function, self._definition, self._definition.name or name)
@@ -115,11 +124,12 @@ class Transactional(_Unit):
         outcome: OutcomeRule | None = ...,
         name: str | None = ...,
     ) -> Transactional: ...
-    def __call__(self, function: Any = None, /, **options: Any) -> Any:
+    def __call__(self, *function: Any, **options: Any) -> Any:
         """Decorate a function, or take options and give another decorator."""
-        if function is None:
-            return Transactional(define(**options))
-        return self._decorate(function, options)
+        if function:
+            return self._decorate(function, options)
+        self._refuse_second(options)
+        return Transactional(define(**options), given=True)
 
 
 class NewContext(_Unit):
@@ -160,14 +170,16 @@ class NewContext(_Unit):
         outcome: OutcomeRule | None = ...,
         name: str | None = ...,
     ) -> NewContext: ...
-    def __call__(self, function: Any = None, /, **options: Any) -> Any:
+    def __call__(self, *function: Any, **options: Any) -> Any:
         """Decorate a function, or take options and give another decorator."""
         if "propagation" in options:
             message = "@new_context always opens a context: propagation= belongs to @transactional"
             raise TypeError(message)
-        if function is None:
-            return NewContext(define(**options, propagation=Propagation.REQUIRES_NEW))
-        return self._decorate(function, options)
+        if function:
+            return self._decorate(function, options)
+        self._refuse_second(options)
+        definition = define(**options, propagation=Propagation.REQUIRES_NEW)
+        return NewContext(definition, given=True)
 
 
 transactional = Transactional(Definition())

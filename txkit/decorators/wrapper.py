@@ -67,8 +67,13 @@ class Decorated(_FunctionWrapper):
 
 def wrap(decorator: str, given: Any, make_entry: Callable[[Function, str], Function]) -> Any:
     """Put an entry before whatever coroutine function ``given`` is."""
-    is_descriptor = isinstance(given, (classmethod, staticmethod))
-    function: Any = attrgetter("__func__")(given) if is_descriptor else given
+    function: Any = given
+    if issubclass(type(given), Decorated):
+        function = attrgetter("_self_entry")(
+            given
+        )  # wrapt shows the class of what it wraps, not its own
+    elif isinstance(given, (classmethod, staticmethod)):
+        function = attrgetter("__func__")(given)
     refuse_undecorable(decorator, function)
     entry = make_entry(function, qualified_name(function))
     updated = functools.WRAPPER_UPDATES if inspect.isroutine(function) else ()

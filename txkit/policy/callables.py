@@ -27,7 +27,7 @@ def refuse_undecorable(decorator: str, function: Any) -> None:
         message = f"{decorator} can't decorate the builtin {name}: wrap it in an 'async def'"
     elif _is_coroutine_function(function):
         return
-    elif inspect.isroutine(function):
+    elif _is_function(function):
         message = (
             f"{decorator} needs a coroutine function, and {name} is none: make it 'async def', or, if"
             f" another decorator wrapped it, put {decorator} below that one, next to the function"
@@ -46,9 +46,14 @@ def _is_coroutine_function(function: Any) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or (
-        not inspect.isroutine(function)
+        not _is_function(function)
         and inspect.iscoroutinefunction(getattr(_class_of(function), "__call__", None))  # noqa: B004
     )
+
+
+def _is_function(function: Any) -> bool:
+    """Whether it is a function itself; a callable object may be a descriptor too."""
+    return inspect.isfunction(function) or inspect.ismethod(function)
 
 
 def qualified_name(function: Any) -> str:

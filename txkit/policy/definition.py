@@ -62,7 +62,11 @@ def define(
     if outcome is not None and (rollback or no_rollback):
         message = "outcome= replaces the exception rules: give it or (no_)rollback_for, not both"
         raise ValueError(message)
-    if name is not None and not name:
+    label: Any = name
+    if label is not None and not isinstance(label, str):
+        message = f"name must be a text, not {label!r}"
+        raise TypeError(message)
+    if label == "":
         message = "name must not be empty"
         raise ValueError(message)
     return Definition(_propagation(propagation), rollback, no_rollback, outcome, name)

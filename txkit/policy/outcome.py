@@ -72,11 +72,16 @@ def _turned_to_failure(injected: Injected) -> bool:
     return False
 
 
-def _leaves(error: BaseException) -> list[BaseException]:
+def parts_of(error: BaseException) -> list[BaseException]:
+    """Give an exception and, of a group, everything in it."""
     parts: tuple[BaseException, ...] = getattr(error, "exceptions", ())
     if isinstance(error, BaseExceptionGroup):
-        return [leaf for part in parts for leaf in _leaves(part)]
+        return [error, *(inner for part in parts for inner in parts_of(part))]
     return [error]
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    return [part for part in parts_of(error) if not isinstance(part, BaseExceptionGroup)]
 
 
 def _leaf_commits(

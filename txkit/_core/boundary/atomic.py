@@ -8,12 +8,13 @@ context-async-sqlalchemy's ``atomic_db_session``, and ``savepoint``.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from txkit._core.boundary import operations
 from txkit._core.boundary.ending import (
-    attach,
     commit_all,
+    each,
     log_rollback,
     rollback_all,
     terminate_all,
@@ -21,14 +22,13 @@ from txkit._core.boundary.ending import (
 )
 from txkit._core.boundary.enlist import hold
 from txkit._core.boundary.harm import harm_of_committing
-from txkit._core.context import Scope
-from txkit.errors import AtomicControlError, OpenTransactionError, UnexpectedRollbackError
+from txkit._core.boundary.notes import attach, in_words
+from txkit._core.context import Mark
+from txkit.errors import AtomicControlError, OpenTransactionError
 from txkit.policy.current_transaction import Entry, Met, Mode, decide_entry
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import SessionTransaction
-
-    from txkit._core.context import Context
+    from txkit._core.context import Context, Scope
     from txkit._core.participant import Participant
 
 
@@ -51,7 +51,7 @@ async def enter_block(context: Context, scope: Scope, mode: Mode) -> None:
             await commit_all(scope.name, [one], close=False)
         elif entry is Entry.ROLLBACK_FIRST:
             await rollback_all(scope.name, [one], "current_transaction='rollback'", close=False)
-            context.lift(one.database)
+            context.rolled_back(one.database, by_hand=True)
     context.scopes.append(scope)
     try:
         for one, entry in plans:
@@ -73,11 +73,13 @@ async def leave_normally(context: Context, scope: Scope) -> None:
         Exception: the commit was refused; the block is rolled back.
     """
     try:
-        if scope.asked is not None:
-            await _roll_back_block(scope, scope.asked)
-        else:
-            _refuse_doomed(context, scope)
+        mark = _mark_on(context, scope)
+        if mark is None:
             await _commit_block(context, scope)
+        elif mark.own:
+            await _roll_back_block(scope, mark.reason)
+        else:
+            raise mark.refusal(scope.name, ended=True) from mark.error
     except BaseException as error:
         await _roll_back_quietly(scope, error)
         raise
@@ -91,7 +93,7 @@ async def leave_with_error(context: Context, scope: Scope, error: BaseException)
         if isinstance(error, GeneratorExit):
             # Nothing can be awaited: the connection goes, and with it what the caller did on it.
             terminate_all(scope.name, list(scope.held))
-            context.root.doom(scope.name, error, "its coroutine was closed")
+            context.doom_all(Mark(scope.name, "its coroutine was closed", error))
         else:
             await _roll_back_quietly(scope, error)
     finally:
@@ -111,17 +113,13 @@ async def _plan(context: Context, scope: Scope, one: Participant, mode: Mode) ->
     entry = decide_entry(mode, _met(context, one))
     if entry is Entry.REFUSE_OPEN:
         raise OpenTransactionError(scope.name, one.database, "current_transaction='raise'")
+    if entry in {Entry.COMMIT_IF_HARMLESS, Entry.COMMIT_FIRST}:
+        one.refuse_broken()
     if entry is Entry.COMMIT_IF_HARMLESS:
         reason = await harm_of_committing(one)
         if reason is not None:
             raise OpenTransactionError(scope.name, one.database, reason)
         entry = Entry.COMMIT_FIRST
-    if entry is Entry.COMMIT_FIRST:
-        mark = context.mark_on(one.database)
-        if mark is not None:
-            raise UnexpectedRollbackError(
-                context.name, mark.culprit, mark.reason, ended=False
-            ) from mark.error
     return entry
 
 
@@ -131,13 +129,11 @@ def _met(context: Context, one: Participant) -> Met:
     return Met.OPEN if one.in_transaction else Met.NOTHING
 
 
-def _refuse_doomed(context: Context, scope: Scope) -> None:
-    marks = [scope.mark, *(context.mark_on(one.database) for one in scope.held)]
-    for mark in marks:
-        if mark is not None:
-            raise UnexpectedRollbackError(
-                scope.name, mark.culprit, mark.reason, ended=True
-            ) from mark.error
+def _mark_on(context: Context, scope: Scope) -> Mark | None:
+    """Give the mark that keeps the block from committing: its own, or one around it."""
+    if scope.mark is not None or not context.doomed:
+        return scope.mark
+    return next((mark for one in scope.held if (mark := context.mark_on(one))), None)
 
 
 async def _commit_block(context: Context, scope: Scope) -> None:
@@ -145,19 +141,26 @@ async def _commit_block(context: Context, scope: Scope) -> None:
     for one in held:
         if one.has_changes:
             await operations.flush(one)
-    for one in held:
-        savepoint = scope.held[one]
-        if savepoint is not None:
-            await operations.release_savepoint(one, savepoint)
-            del scope.held[one]
-    await commit_all(scope.name, [one for one in held if one in scope.held], close=False)
+    released: list[Participant] = []
+    try:
+        for one in held:
+            savepoint = scope.held[one]
+            if savepoint is not None:
+                await operations.release_savepoint(one, savepoint)
+                del scope.held[one]
+                released.append(one)
+        await commit_all(scope.name, [one for one in held if one in scope.held], close=False)
+    except BaseException as error:
+        # What was released is a part of the enclosing unit now, and can't be undone alone.
+        context.doom_around(scope, released, Mark(scope.name, in_words(error), error))
+        raise
 
 
 async def _roll_back_quietly(scope: Scope, error: BaseException) -> None:
     try:
         await _roll_back_block(scope, f"{type(error).__name__} left it")
     except Exception as failure:  # noqa: BLE001 - the first error leaves
-        attach(error, failure)
+        attach(error, "cleaning up failed too", failure)
 
 
 async def _roll_back_block(scope: Scope, reason: str) -> None:
@@ -166,14 +169,10 @@ async def _roll_back_block(scope: Scope, reason: str) -> None:
     try:
         if savepoints:
             log_rollback(scope.name, f"to its savepoint: {reason}")
-            await to_the_end([one for one, _ in savepoints], _roll_back_to(savepoints))
+            work = each(partial(operations.rollback_to_savepoint, *held) for held in savepoints)
+            await to_the_end([one for one, _ in savepoints], work)
     finally:
         await rollback_all(scope.name, own, reason, close=False)
-
-
-async def _roll_back_to(savepoints: list[tuple[Participant, SessionTransaction]]) -> None:
-    for one, savepoint in savepoints:
-        await operations.rollback_to_savepoint(one, savepoint)
 
 
 def _drop(context: Context, scope: Scope) -> None:

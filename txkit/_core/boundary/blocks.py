@@ -1,8 +1,8 @@
 """The same boundaries as ``async with`` blocks.
 
 The object that is entered keeps nothing: what an entry needs at its exit lies
-on the context, as a stack, so that one object can be entered again, inside
-itself and by many tasks at once.
+in the current place, which remembers the one before it, so that one object can
+be entered again, inside itself and by many tasks at once.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from txkit._core.boundary.atomic import enter_block, leave_normally, leave_with_error
 from txkit._core.boundary.enlist import enlist
 from txkit._core.boundary.joining import joined_failed
-from txkit._core.boundary.unit import begin_context, end_context, end_normally, end_with_error
-from txkit._core.context import Context, Scope, State, current
+from txkit._core.boundary.unit import end_context, end_normally, end_with_error, new_context
+from txkit._core.context import Place, Scope, current, install, running_context
 from txkit.errors import ContextClosedError, TransactionRequiredError
 from txkit.policy.definition import Definition
 from txkit.policy.propagation import Decision, decide
@@ -22,6 +22,7 @@ from txkit.policy.propagation import Decision, decide
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from txkit._core.context import Context
     from txkit.database import Database
     from txkit.policy.current_transaction import Mode
 
@@ -31,12 +32,11 @@ _PLAIN = Definition()
 class Opened:
     """An entry that opened its context."""
 
-    def __init__(self, context: Context, previous: Context | None, definition: Definition) -> None:
+    def __init__(self, context: Context, definition: Definition) -> None:
         self._context = context
-        self._previous = previous
         self._definition = definition
 
-    async def leave(self, error: BaseException | None) -> None:
+    async def leave(self, error: BaseException | None, before: Place | None) -> None:
         """End the context."""
         try:
             if error is None:
@@ -44,23 +44,23 @@ class Opened:
             else:
                 await end_with_error(self._context, self._definition, error)
         finally:
-            end_context(self._context, self._previous)
+            end_context(self._context, before)
 
 
 class Joined:
     """An entry that joined the context that was there."""
 
-    def __init__(self, scope: Scope, name: str, definition: Definition) -> None:
-        self._scope = scope
-        self._name = name
+    def __init__(self, context: Context, definition: Definition, name: str) -> None:
+        self._context = context
         self._definition = definition
-        self._caller, scope.caller = scope.caller, name
+        self._name = name
+        self._since = context.clock
 
-    async def leave(self, error: BaseException | None) -> None:
+    async def leave(self, error: BaseException | None, before: Place | None) -> None:
         """Mark the unit if the block failed."""
-        self._scope.caller = self._caller
+        install(before)
         if error is not None:
-            joined_failed(self._scope, self._definition, self._name, error)
+            joined_failed(self._context, self._definition, self._name, error, since=self._since)
 
 
 class Covered:
@@ -70,40 +70,44 @@ class Covered:
         self._context = context
         self._scope = scope
 
-    async def leave(self, error: BaseException | None) -> None:
+    async def leave(self, error: BaseException | None, before: Place | None) -> None:
         """Commit the block or roll it back."""
-        if error is None:
-            await leave_normally(self._context, self._scope)
-        else:
-            await leave_with_error(self._context, self._scope, error)
+        try:
+            if error is None:
+                await leave_normally(self._context, self._scope)
+            else:
+                await leave_with_error(self._context, self._scope, error)
+        finally:
+            install(before)
 
 
 def enter_unit(owner: object, definition: Definition, name: str) -> None:
     """Enter ``async with transactional(...)`` or ``new_context(...)``."""
-    context = current()
-    is_open = context is not None and context.state is State.OPEN
-    decision = decide(definition.propagation, context_is_open=is_open)
+    context = running_context()
+    decision = decide(definition.propagation, context_is_open=context is not None)
     if decision is Decision.REFUSE:
         raise TransactionRequiredError(name)
+    before = current()
     if decision is Decision.JOIN and context is not None:
-        context.blocks.append((owner, Joined(context.scopes[-1], name, definition)))
+        install(Place(context, name, before, owner, Joined(context, definition, name)))
     else:
-        context, previous = begin_context(Scope(name, atomic=False))
-        context.blocks.append((owner, Opened(context, previous, definition)))
+        context = new_context(Scope(name, atomic=False))
+        install(Place(context, None, before, owner, Opened(context, definition)))
 
 
 async def enter_atomic(
     owner: object, databases: tuple[Database, ...], mode: Mode, name: str
 ) -> AsyncSession | None:
     """Enter ``async with atomic(...)``; give the session if there is one Database."""
-    context = current()
+    context = running_context()
     scope = Scope(name, atomic=True, only=databases)
-    if context is None or context.state is not State.OPEN:
-        context, previous = begin_context(scope)
-        context.blocks.append((owner, Opened(context, previous, _PLAIN)))
+    before = current()
+    if context is None:
+        context = new_context(scope)
+        install(Place(context, None, before, owner, Opened(context, _PLAIN)))
     else:
         await enter_block(context, scope, mode)
-        context.blocks.append((owner, Covered(context, scope)))
+        install(Place(context, None, before, owner, Covered(context, scope)))
     if len(databases) != 1:
         return None
     try:
@@ -114,14 +118,13 @@ async def enter_atomic(
 
 
 async def leave(owner: object, error: BaseException | None) -> None:
-    """Leave the innermost block, which must be ``owner``'s."""
-    context = current()
-    if context is None or not context.blocks or context.blocks[-1][0] is not owner:
-        name = "nobody" if context is None else context.name
-        what = "an async with block that was left in another order or task"
+    """Leave the innermost block of this task, which must be ``owner``'s."""
+    place = current()
+    if place is None or place.owner is not owner:
+        what = "an async with block that is left in another order, or by a task that entered none,"
+        name = "nobody" if place is None else place.context.name
         raise ContextClosedError(what, name)
-    entry: Opened | Joined | Covered = context.blocks.pop()[1]
-    await entry.leave(error)
+    await place.entry.leave(error, place.before)
 
 
 def block_name(kind: str) -> str:

@@ -9,14 +9,16 @@ session is closed, and a connection in doubt is discarded.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from txkit._core.boundary import operations
+from txkit._core.boundary.notes import attach
 from txkit._core.finish import complete
 from txkit.errors import PartialCommitError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
     from typing import Any
 
     from txkit._core.participant import Participant
@@ -34,25 +36,14 @@ async def commit_all(name: str, participants: Sequence[Participant], *, close: b
 
     A failed flush raises before anything was ended: the caller rolls back.
     """
-    # The common case, kept bare: one Database that was used.
-    if len(participants) == 1 and (one := participants[0]).connection is not None:
-        if one.has_changes:
+    for one in participants:
+        if one.in_transaction and one.has_changes:
             await operations.flush(one)
-        work = _commit_in_order(name, participants, close=close)
-        await complete(work, timeout_s=one.database.finish_timeout_s, discard=one.discard)
-        return
-    live = [one for one in participants if one.in_transaction]
-    for one in live:
-        if one.has_changes:
-            await operations.flush(one)
-    idle = [one for one in participants if one not in live] if close else []
-    if not any(one.connection for one in live):
-        for one in live:
-            await operations.commit(one, close=close)
-    else:
-        await to_the_end(live, _commit_in_order(name, live, close=close))
-    for one in idle:
-        operations.close_idle(one)
+    used = [one for one in participants if one.connection is not None]
+    if used:
+        await to_the_end(used, _commit_in_order(name, used, close=close))
+    if len(used) < len(participants):
+        await _end_unused(participants, close=close)
 
 
 async def rollback_all(
@@ -63,16 +54,13 @@ async def rollback_all(
     Raises:
         Exception: what failed first; all were tried, what failed was discarded.
     """
-    live = [one for one in participants if one.connection is not None]
-    if live:
+    used = [one for one in participants if one.connection is not None]
+    if len(used) < len(participants):
+        await _end_unused([one for one in participants if one not in used], close=close)
+    if used:
         log_rollback(name, reason)
-        await to_the_end(live, _rollback_each(live, close=close))
-    for one in participants:
-        if one not in live:
-            if close:
-                operations.close_idle(one)
-            elif one.in_transaction:
-                await operations.rollback(one, close=False)
+        work = each(partial(operations.rollback, one, close=close) for one in used)
+        await to_the_end(used, work)
 
 
 def terminate_all(name: str, participants: Sequence[Participant]) -> None:
@@ -83,41 +71,29 @@ def terminate_all(name: str, participants: Sequence[Participant]) -> None:
         operations.terminate(one)
 
 
-async def _commit_in_order(name: str, live: Sequence[Participant], *, close: bool) -> None:
-    committed: list[Database] = []
-    for place, one in enumerate(live):
-        try:
-            await operations.commit(one, close=close)
-        except BaseException as error:
-            rest = live[place + 1 :]
-            log_rollback(name, f"the commit on {one.database!r} failed")
-            await _clean_up(error, [one, *rest], close=close)
-            if committed and isinstance(error, Exception):
-                failed_over = [other.database for other in rest]
-                raise PartialCommitError(name, committed, one.database, failed_over) from error
-            raise
-        committed.append(one.database)
-        log.debug("%s: committed on %r", name, one.database)
-
-
-async def _clean_up(error: BaseException, rest: Sequence[Participant], *, close: bool) -> None:
-    try:
-        await _rollback_each(rest, close=close)
-    except Exception as failure:  # noqa: BLE001 - attached, the first error leaves
-        attach(error, failure)
-
-
-async def _rollback_each(live: Sequence[Participant], *, close: bool) -> None:
+async def each(steps: Iterable[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+    """Take every step, whatever fails; then raise what failed first, with the rest attached."""
     failures: list[BaseException] = []
-    for one in live:
+    for step in steps:
         try:
-            await operations.rollback(one, close=close)
+            await step()
         except BaseException as error:  # noqa: BLE001 - raised below, after the others
             failures.append(error)
+    for other in failures[1:]:
+        attach(failures[0], "cleaning up failed too", other)
     if failures:
-        for other in failures[1:]:
-            attach(failures[0], other)
         raise failures[0]
+
+
+async def to_the_end(used: Sequence[Participant], work: Coroutine[Any, Any, None]) -> None:
+    """Let ``work`` on the participants complete, whatever becomes of the caller."""
+
+    def discard() -> None:
+        for one in used:
+            one.discard()
+
+    timeout_s = max([one.database.finish_timeout_s for one in used])
+    await complete(work, timeout_s=timeout_s, discard=discard)
 
 
 def log_rollback(name: str, reason: str) -> None:
@@ -125,18 +101,32 @@ def log_rollback(name: str, reason: str) -> None:
     log.info("%s: rolled back (%s)", name, reason)
 
 
-def attach(error: BaseException, failure: BaseException) -> None:
-    """Tell, on the error that leaves, what failed while cleaning up after it."""
-    error.add_note(f"txkit: cleaning up failed too: {type(failure).__name__}: {failure}")
+async def _commit_in_order(name: str, used: Sequence[Participant], *, close: bool) -> None:
+    committed: list[Database] = []
+    for place, one in enumerate(used):
+        try:
+            await operations.commit(one, close=close)
+        except BaseException as error:
+            rest = used[place + 1 :]
+            log_rollback(name, f"the commit on {one.database!r} failed")
+            try:
+                await each(partial(operations.rollback, it, close=close) for it in used[place:])
+            except Exception as failure:  # noqa: BLE001 - attached, the first error leaves
+                attach(error, "cleaning up failed too", failure)
+            if committed and isinstance(error, Exception):
+                raise PartialCommitError(
+                    name, committed, one.database, [other.database for other in rest]
+                ) from error
+            raise
+        committed.append(one.database)
+        log.debug("%s: committed on %r", name, one.database)
 
 
-async def to_the_end(live: Sequence[Participant], work: Coroutine[Any, Any, None]) -> None:
-    """Let ``work`` on the participants complete, whatever becomes of the caller."""
-
-    def discard() -> None:
-        for one in live:
-            one.discard()
-
-    await complete(
-        work, timeout_s=max(one.database.finish_timeout_s for one in live), discard=discard
-    )
+async def _end_unused(participants: Sequence[Participant], *, close: bool) -> None:
+    """End what holds no connection; nothing is sent."""
+    for one in participants:
+        if one.connection is None:
+            if close:
+                operations.close_idle(one)
+            elif one.in_transaction:
+                await operations.rollback(one, close=False)

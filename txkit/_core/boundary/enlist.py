@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txkit._core.boundary import operations
-from txkit._core.context import Context, current
+from txkit._core.context import Context, running_context
 from txkit._core.guard import guard
 from txkit._core.participant import Participant
 
@@ -38,7 +38,7 @@ async def enlist(context: Context, database: Database) -> Participant:
 async def new_own_session(database: Database) -> Participant:
     """Make a guarded session that belongs to no context."""
     session, engine = await database.new_session()
-    participant = Participant(database, engine, session, None, current())
+    participant = Participant(database, engine, session, None, running_context())
     guard(participant)
     return participant
 

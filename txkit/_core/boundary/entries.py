@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from txkit._core.boundary.atomic import enter_block, leave_normally, leave_with_error
 from txkit._core.boundary.joining import joined_failed
 from txkit._core.boundary.unit import run_unit
-from txkit._core.context import Scope, State, current
+from txkit._core.context import Place, Scope, State, current, install
 from txkit.errors import TransactionRequiredError
 from txkit.policy.definition import Definition
 from txkit.policy.propagation import Decision, decide
@@ -34,18 +34,18 @@ def unit_entry(function: Function, definition: Definition, name: str) -> Functio
     refuses = decide(definition.propagation, context_is_open=False) is Decision.REFUSE
 
     async def entry(*args: Any, **kwargs: Any) -> Any:
-        context = current()
-        if context is not None and context.state is State.OPEN:
+        place = current()
+        if place is not None and (context := place.context).state is State.OPEN:
             if joins:
-                scope = context.scopes[-1]
-                caller, scope.caller = scope.caller, name
+                since = context.clock
+                install(Place(context, name))
                 try:
                     return await function(*args, **kwargs)
                 except BaseException as error:
-                    joined_failed(scope, definition, name, error)
+                    joined_failed(context, definition, name, error, since=since)
                     raise
                 finally:
-                    scope.caller = caller
+                    install(place)
         elif refuses:
             raise TransactionRequiredError(name)
         return await run_unit(Scope(name, atomic=False), definition, function, args, kwargs)
@@ -62,17 +62,21 @@ def atomic_entry(
     """Give the entry of ``@atomic``."""
 
     async def entry(*args: Any, **kwargs: Any) -> Any:
-        context = current()
+        place = current()
         scope = Scope(name, atomic=True, only=databases)
-        if context is None or context.state is not State.OPEN:
+        if place is None or (context := place.context).state is not State.OPEN:
             return await run_unit(scope, _PLAIN, function, args, kwargs)
         await enter_block(context, scope, mode)
+        install(Place(context))
         try:
             result = await function(*args, **kwargs)
         except BaseException as error:
             await leave_with_error(context, scope, error)
             raise
-        await leave_normally(context, scope)
-        return result
+        else:
+            await leave_normally(context, scope)
+            return result
+        finally:
+            install(place)
 
     return entry

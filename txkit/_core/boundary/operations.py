@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 async def flush(one: Participant) -> None:
     """Send pending ORM changes; INSERT, UPDATE and DELETE as SQLAlchemy orders them."""
-    await one.session.flush()
+    with _ByBoundary(one):
+        await one.session.flush()
 
 
 async def commit(one: Participant, *, close: bool) -> None:
@@ -88,18 +89,24 @@ async def rollback_to_savepoint(one: Participant, savepoint: SessionTransaction)
     """Send ROLLBACK TO SAVEPOINT, if anything was done in it."""
 
     def step(_sync: Session) -> None:
-        with _ByBoundary(one):
-            savepoint.rollback()
+        try:
+            with _ByBoundary(one):
+                savepoint.rollback()
+        except BaseException:
+            one.discard()
+            raise
 
-    await one.session.run_sync(step)
+    if one.control is not Control.CLOSED:
+        await one.session.run_sync(step)
 
 
 def terminate(one: Participant) -> None:
     """Break the connection off and drop the session, where nothing can be awaited."""
-    one.discard()
-    with _ByBoundary(one):
-        plain(one.sync).invalidate()
-    one.was_closed()
+    if one.control is not Control.CLOSED:
+        one.discard()
+        with _ByBoundary(one):
+            plain(one.sync).invalidate()
+        one.was_closed()
 
 
 class _ByBoundary:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txkit._core.boundary.ending import attach, commit_all, rollback_all, terminate_all
+from txkit._core.boundary.ending import commit_all, rollback_all, terminate_all
 from txkit._core.boundary.enlist import new_own_session
+from txkit._core.boundary.notes import attach
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -48,6 +49,8 @@ class OwnSession:
             terminate_all(self._name, [self._one])
         elif error is None and self._atomic:
             try:
+                if (mark := self._one.broken) is not None:
+                    raise mark.refusal(self._name, ended=True)
                 await commit_all(self._name, [self._one], close=True)
             except BaseException as failure:
                 await self._roll_back_after(failure)
@@ -63,4 +66,4 @@ class OwnSession:
                 self._name, [self._one], f"{type(error).__name__} left it", close=True
             )
         except Exception as failure:  # noqa: BLE001 - the first error leaves
-            attach(error, failure)
+            attach(error, "cleaning up failed too", failure)

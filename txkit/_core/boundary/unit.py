@@ -11,10 +11,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from txkit._core.boundary.ending import attach, commit_all, rollback_all, terminate_all
-from txkit._core.context import Context, Scope, State, current, install
-from txkit.errors import UnexpectedRollbackError
-from txkit.policy.outcome import Injected, error_commits, find_injected, result_commits
+from txkit._core.boundary.ending import commit_all, rollback_all, terminate_all
+from txkit._core.boundary.notes import attach
+from txkit._core.context import Context, Place, Scope, State, current, install, running_context
+from txkit.policy.outcome import (
+    Injected,
+    error_commits,
+    find_injected,
+    parts_of,
+    result_commits,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -24,20 +30,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("txkit")
 
 
-def begin_context(root: Scope) -> tuple[Context, Context | None]:
-    """Make a context the current one; also give the one to restore at its end."""
-    previous = current()
-    outer = previous if previous is not None and previous.state is State.OPEN else None
-    context = Context(root, outer)
-    install(context)
-    return context, previous
+def new_context(root: Scope) -> Context:
+    """Make a context inside the one that is open, if one is."""
+    return Context(root, running_context())
 
 
-def end_context(context: Context, previous: Context | None) -> None:
-    """Close the context for good and bring the one before it back."""
+def end_context(context: Context, before: Place | None) -> None:
+    """Close the context for good and go back to the place before it."""
     context.state = State.CLOSED
     context.root.held.clear()  # it points back: no cycle for the collector
-    install(previous)
+    install(before)
 
 
 async def run_unit(
@@ -49,7 +51,9 @@ async def run_unit(
 ) -> Any:
     """Run ``function`` in a context of its own, and end that by its outcome."""
     injected = find_injected(args, kwargs)
-    context, previous = begin_context(root)
+    before = current()
+    context = new_context(root)
+    install(Place(context))
     try:
         try:
             result = await function(*args, **kwargs)
@@ -59,7 +63,7 @@ async def run_unit(
         await end_normally(context, definition, result, injected)
         return result
     finally:
-        end_context(context, previous)
+        end_context(context, before)
 
 
 async def end_normally(
@@ -72,16 +76,13 @@ async def end_normally(
         PartialCommitError: some Databases are committed, the others rolled back.
         Exception: the commit was refused, or ``outcome`` raised; rolled back.
     """
-    root = context.root
     try:
         if not result_commits(definition, result, injected):
             await _roll_back_wanted(context, "its result says failure")
-        elif root.asked is not None:
-            await _roll_back_wanted(context, root.asked)
-        elif (mark := context.final_mark()) is not None:
-            raise UnexpectedRollbackError(
-                context.name, mark.culprit, mark.reason, ended=True
-            ) from mark.error
+        elif context.doomed and (mark := context.root.final_mark()) is not None:
+            if not mark.own:
+                raise mark.refusal(context.name, ended=True) from mark.error
+            await _roll_back_wanted(context, mark.reason)
         elif context.participants:
             await commit_all(context.name, context.in_order_of_use(), close=True)
     except BaseException as error:
@@ -100,7 +101,7 @@ async def end_with_error(
         try:
             await commit_all(context.name, context.in_order_of_use(), close=True)
         except Exception as failure:  # noqa: BLE001 - the user's exception leaves
-            error.add_note(f"txkit: the commit failed: {type(failure).__name__}: {failure}")
+            attach(error, "the commit failed", failure)
         except BaseException as failure:
             await _roll_back_after(context, failure)
             raise
@@ -114,18 +115,20 @@ def _commits_with(
         if not error_commits(definition, error, injected, at_boundary=True):
             return False
     except Exception as failure:  # noqa: BLE001 - the user's exception leaves
-        error.add_note(f"txkit: the outcome rule raised: {type(failure).__name__}: {failure}")
+        attach(error, "the outcome rule raised", failure)
         return False
-    if context.root.asked is not None:
-        return False
-    mark = context.final_mark()
-    if mark is None or mark.error is error:
-        return True
-    error.add_note(
-        f"txkit: rolled back although the rules would commit: {mark.culprit!r} joined"
-        f" {context.name!r} and failed before ({mark.reason})"
-    )
-    return False
+    leaving = parts_of(error)
+    for mark in context.root.all_marks():
+        if mark.own:
+            return False
+        if not any(mark.error is part for part in leaving):
+            attach(
+                error,
+                f"rolled back although the rules would commit: {mark.culprit!r} failed in"
+                f" {context.name!r} before ({mark.reason})",
+            )
+            return False
+    return True
 
 
 async def _roll_back_wanted(context: Context, reason: str) -> None:
@@ -140,12 +143,8 @@ async def _roll_back_wanted(context: Context, reason: str) -> None:
 async def _roll_back_after(context: Context, error: BaseException) -> None:
     if not context.participants:
         return
+    reason = f"{type(error).__name__} left it"
     try:
-        await rollback_all(
-            context.name,
-            context.in_order_of_use(),
-            f"{type(error).__name__} left it",
-            close=True,
-        )
+        await rollback_all(context.name, context.in_order_of_use(), reason, close=True)
     except Exception as failure:  # noqa: BLE001 - the first error leaves
-        attach(error, failure)
+        attach(error, "cleaning up failed too", failure)
