@@ -380,3 +380,17 @@ async def test_refused_commit_rolls_the_block_back(place: Place) -> None:
         await (await db_session(place.db)).execute(text("SELECT 1"))
         await write(place.db, "kept")
     assert await place.texts() == ["kept"]
+
+
+async def test_open_stream_is_found_on_both(place: Place) -> None:
+    async with transactional():
+        for number in range(50):
+            await write(place.db, str(number))
+    async with transactional():
+        session = await db_session(place.db)
+        result = await session.stream(text("SELECT id FROM note"))
+        await result.fetchone()
+        with pytest.raises(OpenTransactionError, match="streamed"):
+            async with atomic(place.db):
+                raise AssertionError
+        await result.close()

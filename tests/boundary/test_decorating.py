@@ -291,3 +291,105 @@ class TestBlocks:
         await inner.__aexit__(None, None, None)
         await outer.__aexit__(None, None, None)
         assert not in_transaction()
+
+    async def test_siblings_may_leave_joined_blocks_in_any_order(self, place: Place) -> None:
+        first, second = asyncio.Event(), asyncio.Event()
+
+        async def joined(mine: asyncio.Event, other: asyncio.Event | None) -> None:
+            async with transactional():
+                if other is not None:
+                    other.set()
+                await mine.wait()
+
+        async with transactional():
+            await write(place.db, "kept")
+            second.set()
+            await asyncio.gather(joined(first, None), joined(second, first))
+        assert await place.texts() == ["kept"]
+
+    async def test_sibling_that_is_still_inside_keeps_no_boundary_from_ending(
+        self, place: Place
+    ) -> None:
+        never = asyncio.Event()
+
+        async def fails() -> None:
+            raise Boom
+
+        async def slow() -> None:
+            async with transactional():
+                await never.wait()
+
+        task = None
+        with pytest.raises(Boom):
+            async with transactional():
+                await write(place.db, "lost")
+                task = asyncio.ensure_future(slow())
+                await asyncio.gather(fails(), task)
+        assert not in_transaction()
+        assert await place.texts() == []
+        assert task is not None
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+class TestStacked:
+    """A decorator over one of ours keeps both, whatever is below."""
+
+    async def test_new_context_below_is_kept_on_a_descriptor(self, place: Place) -> None:
+        class Service:
+            @transactional
+            @new_context
+            @staticmethod
+            async def static() -> None:
+                await write(place.db, "static")
+
+            @transactional
+            @new_context
+            @classmethod
+            async def of_class(cls) -> None:
+                assert cls is Service
+                await write(place.db, "class")
+
+            @transactional
+            @new_context
+            async def method(self) -> None:
+                await write(place.db, "method")
+
+        for call in (Service.static, Service.of_class, Service().method, Service().static):
+            with pytest.raises(Boom):
+                async with transactional():
+                    await call()
+                    raise Boom
+        assert await place.texts() == ["static", "class", "method", "static"]
+
+
+class DescriptorJob:
+    """A callable object that is a descriptor too."""
+
+    def __get__(self, instance: object, owner: type | None = None) -> DescriptorJob:
+        return self
+
+    async def __call__(self) -> int:
+        return 1
+
+
+async def test_callable_object_that_is_a_descriptor() -> None:
+    assert await transactional(DescriptorJob())() == 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: transactional(no_rollback_for=KeyError)(name="x"),
+        lambda: new_context()(name="x"),
+        lambda: atomic(current_transaction="append")(current_transaction="commit"),
+        lambda: atomic()(Database("sqlite:///x.db")),
+        lambda: transactional(None),
+        lambda: transactional(coroutine_function, coroutine_function),
+        lambda: transactional(name=3),
+    ],
+)
+def test_second_configuration_and_nonsense_are_refused(call) -> None:
+    with pytest.raises(TypeError):
+        call()

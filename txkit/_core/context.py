@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from contextvars import ContextVar
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from txkit.errors import (
     AtomicControlError,
@@ -222,25 +223,13 @@ class Place:
     """Where the running code stands: in which context, and in whose name.
 
     ``caller`` is the joined function that runs, None while the scope's own does.
-    ``owner`` and ``entry`` are those of an ``async with`` block, ``before`` the
-    place to go back to at its end.
     """
 
-    __slots__ = ("before", "caller", "context", "entry", "owner")
+    __slots__ = ("caller", "context")
 
-    def __init__(
-        self,
-        context: Context,
-        caller: str | None = None,
-        before: Place | None = None,
-        owner: object = None,
-        entry: Any = None,
-    ) -> None:
+    def __init__(self, context: Context, caller: str | None = None) -> None:
         self.context = context
         self.caller = caller
-        self.before = before
-        self.owner = owner
-        self.entry = entry
 
 
 _CURRENT: ContextVar[Place | None] = ContextVar("txkit", default=None)
@@ -250,6 +239,15 @@ current: Callable[[], Place | None] = _CURRENT.get
 
 install: Callable[[Place | None], object] = _CURRENT.set
 """Make a place the current one."""
+
+
+def go_back(mine: Place, before: Place | None) -> None:
+    """Leave a place, unless a coroutine is being closed by somebody who stands elsewhere.
+
+    The garbage collector, for example, closes it in whatever task runs just then.
+    """
+    if current() is mine or not isinstance(sys.exc_info()[1], GeneratorExit):
+        install(before)
 
 
 def running_context() -> Context | None:

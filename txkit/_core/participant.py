@@ -205,8 +205,11 @@ class Participant:
     def rolled_back(self, transaction: SessionTransaction) -> None:
         """Note that a savepoint or the transaction was rolled back: its mark is off."""
         self.marks.pop(transaction, None)
-        if transaction.parent is None and self.context is not None:
-            self.context.rolled_back(self.database, by_hand=self.control is Control.USER)
+        by_hand = self.control is Control.USER
+        if transaction.parent is not None or self.context is None:
+            return
+        if not by_hand or self.context.atomic_owner(self.database) is None:
+            self.context.rolled_back(self.database, by_hand=by_hand)
 
     def ended(self, transaction: SessionTransaction) -> None:
         """Note that a savepoint or the transaction is over; by hand in a block, that dooms it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from txkit._core.boundary import blocks
+from txkit._core.boundary.blocks import Block
 from txkit._core.boundary.entries import atomic_entry
 from txkit.database import Database
 from txkit.decorators.wrapper import F, Function, wrap
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Y = TypeVar("Y")
 
 
-class Atomic(Generic[Y]):
+class Atomic(Block, Generic[Y]):
     """Give a function or block a transaction of its own on the context's session.
 
     ``@atomic``, ``@atomic(db, ...)`` or ``async with atomic(db) as session:``. Its
@@ -59,6 +59,7 @@ class Atomic(Generic[Y]):
     """
 
     def __init__(self, databases: tuple[Database, ...], mode: Mode, *, given: bool = False) -> None:
+        super().__init__()
         self._databases = databases
         self._mode = mode
         self._given = given
@@ -97,8 +98,7 @@ class Atomic(Generic[Y]):
 
     async def __aenter__(self) -> Y:
         """Enter the block; give the session if it is about one Database."""
-        name = blocks.block_name("atomic")
-        session: Any = await blocks.enter_atomic(self, self._databases, self._mode, name)
+        session: Any = await self.enter_atomic(self._databases, self._mode)
         return session  # type: ignore[no-any-return]
 
     async def __aexit__(
@@ -108,7 +108,7 @@ class Atomic(Generic[Y]):
         traceback: TracebackType | None,
     ) -> None:
         """Commit or roll back the block."""
-        await blocks.leave(self, error)
+        await self.leave(error)
 
 
 atomic = Atomic[None]((), Mode())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, overload
 
-from txkit._core.boundary import blocks
+from txkit._core.boundary.blocks import Block
 from txkit._core.boundary.entries import unit_entry
 from txkit.decorators.wrapper import F, Function, wrap
 from txkit.policy.definition import Definition, define
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from txkit.policy.definition import ExceptionClasses, OutcomeRule
 
 
-class _Unit:
+class _Unit(Block):
     """What ``transactional`` and ``new_context`` share: a boundary with a definition."""
 
     _kind: str
 
     def __init__(self, definition: Definition, *, given: bool = False) -> None:
+        super().__init__()
         self._definition = definition
         self._given = given
 
@@ -48,8 +49,7 @@ class _Unit:
 
     async def __aenter__(self) -> None:
         """Enter the boundary as a block; it yields nothing."""
-        name = self._definition.name or blocks.block_name(self._kind)
-        blocks.enter_unit(self, self._definition, name)
+        self.enter_unit(self._definition, self._kind)
 
     async def __aexit__(
         self,
@@ -58,7 +58,7 @@ class _Unit:
         traceback: TracebackType | None,
     ) -> None:
         """End the block as the decorated function would end."""
-        await blocks.leave(self, error)
+        await self.leave(error)
 
 
 class Transactional(_Unit):

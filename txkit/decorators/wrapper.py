@@ -42,13 +42,8 @@ class Decorated(_FunctionWrapper):
     __annotations__ = property(attrgetter("__wrapped__.__annotations__"))  # pyright: ignore[reportAssignmentType]
 
     def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
-        """Bind as the wrapped function, classmethod or staticmethod would."""
-        wrapped = self.__wrapped__
-        if isinstance(wrapped, staticmethod):
-            return self._self_entry
-        if isinstance(wrapped, classmethod):
-            return types.MethodType(self._self_entry, owner or instance.__class__)
-        if instance is None or not inspect.isfunction(wrapped):
+        """Bind as a function would."""
+        if instance is None:
             return self
         return types.MethodType(self._self_entry, instance)
 
@@ -65,16 +60,30 @@ class Decorated(_FunctionWrapper):
         return str(self.__wrapped__.__qualname__)
 
 
+class DecoratedDescriptor(Decorated):
+    """The same over a classmethod, a staticmethod, or what does not bind at all."""
+
+    def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
+        """Bind as the wrapped classmethod or staticmethod would."""
+        wrapped = self.__wrapped__
+        if isinstance(wrapped, staticmethod):
+            return self._self_entry
+        if isinstance(wrapped, classmethod):
+            return types.MethodType(self._self_entry, owner or instance.__class__)
+        return self
+
+
 def wrap(decorator: str, given: Any, make_entry: Callable[[Function, str], Function]) -> Any:
     """Put an entry before whatever coroutine function ``given`` is."""
-    function: Any = given
-    if issubclass(type(given), Decorated):
-        function = attrgetter("_self_entry")(
-            given
-        )  # wrapt shows the class of what it wraps, not its own
+    if issubclass(type(given), Decorated):  # wrapt shows the class of what it wraps
+        function: Any = attrgetter("_self_entry")(given)
     elif isinstance(given, (classmethod, staticmethod)):
         function = attrgetter("__func__")(given)
+    else:
+        function = given
     refuse_undecorable(decorator, function)
     entry = make_entry(function, qualified_name(function))
     updated = functools.WRAPPER_UPDATES if inspect.isroutine(function) else ()
-    return Decorated(given, functools.update_wrapper(entry, function, updated=updated))
+    binds_plainly: bool = inspect.isfunction(given)  # pyright: ignore[reportUnknownArgumentType]
+    kind = Decorated if binds_plainly else DecoratedDescriptor
+    return kind(given, functools.update_wrapper(entry, function, updated=updated))

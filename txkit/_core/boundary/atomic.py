@@ -76,7 +76,7 @@ async def leave_normally(context: Context, scope: Scope) -> None:
         mark = _mark_on(context, scope)
         if mark is None:
             await _commit_block(context, scope)
-        elif mark.own:
+        elif mark.own and mark is scope.mark:
             await _roll_back_block(scope, mark.reason)
         else:
             raise mark.refusal(scope.name, ended=True) from mark.error

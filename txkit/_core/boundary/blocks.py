@@ -8,18 +8,20 @@ be entered again, inside itself and by many tasks at once.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from txkit._core.boundary.atomic import enter_block, leave_normally, leave_with_error
 from txkit._core.boundary.enlist import enlist
 from txkit._core.boundary.joining import joined_failed
 from txkit._core.boundary.unit import end_context, end_normally, end_with_error, new_context
-from txkit._core.context import Place, Scope, current, install, running_context
+from txkit._core.context import Place, Scope, current, go_back, install, running_context
 from txkit.errors import ContextClosedError, TransactionRequiredError
 from txkit.policy.definition import Definition
 from txkit.policy.propagation import Decision, decide
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from txkit._core.context import Context
@@ -29,105 +31,146 @@ if TYPE_CHECKING:
 _PLAIN = Definition()
 
 
+class BlockPlace(Place):
+    """A place inside an ``async with`` block: whose, how it is left, where to go back to."""
+
+    __slots__ = ("before", "entry", "frame", "owner")
+
+    def __init__(
+        self, context: Context, caller: str | None, owner: Block, entry: Entry, frame: FrameType
+    ) -> None:
+        super().__init__(context, caller)
+        self.before = current()
+        self.owner = owner
+        self.entry = entry
+        self.frame = id(frame)
+
+
 class Opened:
     """An entry that opened its context."""
 
-    def __init__(self, context: Context, definition: Definition) -> None:
-        self._context = context
+    def __init__(self, definition: Definition) -> None:
         self._definition = definition
 
-    async def leave(self, error: BaseException | None, before: Place | None) -> None:
+    async def leave(self, place: BlockPlace, error: BaseException | None) -> None:
         """End the context."""
         try:
             if error is None:
-                await end_normally(self._context, self._definition, None)
+                await end_normally(place.context, self._definition, None)
             else:
-                await end_with_error(self._context, self._definition, error)
+                await end_with_error(place.context, self._definition, error)
         finally:
-            end_context(self._context, before)
+            end_context(place, place.before)
 
 
 class Joined:
     """An entry that joined the context that was there."""
 
-    def __init__(self, context: Context, definition: Definition, name: str) -> None:
-        self._context = context
+    def __init__(self, definition: Definition, name: str, since: int) -> None:
         self._definition = definition
         self._name = name
-        self._since = context.clock
+        self._since = since
 
-    async def leave(self, error: BaseException | None, before: Place | None) -> None:
+    async def leave(self, place: BlockPlace, error: BaseException | None) -> None:
         """Mark the unit if the block failed."""
-        install(before)
+        go_back(place, place.before)
         if error is not None:
-            joined_failed(self._context, self._definition, self._name, error, since=self._since)
+            joined_failed(place.context, self._definition, self._name, error, since=self._since)
 
 
 class Covered:
     """An atomic block inside a context."""
 
-    def __init__(self, context: Context, scope: Scope) -> None:
-        self._context = context
+    def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
-    async def leave(self, error: BaseException | None, before: Place | None) -> None:
+    async def leave(self, place: BlockPlace, error: BaseException | None) -> None:
         """Commit the block or roll it back."""
         try:
             if error is None:
-                await leave_normally(self._context, self._scope)
+                await leave_normally(place.context, self._scope)
             else:
-                await leave_with_error(self._context, self._scope, error)
+                await leave_with_error(place.context, self._scope, error)
         finally:
-            install(before)
+            go_back(place, place.before)
 
 
-def enter_unit(owner: object, definition: Definition, name: str) -> None:
-    """Enter ``async with transactional(...)`` or ``new_context(...)``."""
-    context = running_context()
-    decision = decide(definition.propagation, context_is_open=context is not None)
-    if decision is Decision.REFUSE:
-        raise TransactionRequiredError(name)
-    before = current()
-    if decision is Decision.JOIN and context is not None:
-        install(Place(context, name, before, owner, Joined(context, definition, name)))
-    else:
-        context = new_context(Scope(name, atomic=False))
-        install(Place(context, None, before, owner, Opened(context, definition)))
+Entry: TypeAlias = Opened | Joined | Covered
 
 
-async def enter_atomic(
-    owner: object, databases: tuple[Database, ...], mode: Mode, name: str
-) -> AsyncSession | None:
-    """Enter ``async with atomic(...)``; give the session if there is one Database."""
-    context = running_context()
-    scope = Scope(name, atomic=True, only=databases)
-    before = current()
-    if context is None:
-        context = new_context(scope)
-        install(Place(context, None, before, owner, Opened(context, _PLAIN)))
-    else:
-        await enter_block(context, scope, mode)
-        install(Place(context, None, before, owner, Covered(context, scope)))
-    if len(databases) != 1:
-        return None
-    try:
-        return (await enlist(context, databases[0])).session
-    except BaseException as error:  # __aexit__ won't be called
-        await leave(owner, error)
-        raise
+class Block:
+    """What can be entered with ``async with``, many times at once.
+
+    An entry is found again through the current place, or, where that is another
+    one, through the frame that it was made in: a coroutine that is closed from
+    outside runs its exits wherever its closer stands.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[int, list[BlockPlace]] = {}
+
+    def enter_unit(self, definition: Definition, kind: str) -> None:
+        """Enter ``async with transactional(...)`` or ``new_context(...)``."""
+        frame = sys._getframe(2)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        name = definition.name or _block_name(kind, frame)
+        context = running_context()
+        decision = decide(definition.propagation, context_is_open=context is not None)
+        if decision is Decision.REFUSE:
+            raise TransactionRequiredError(name)
+        if decision is Decision.JOIN and context is not None:
+            entry = Joined(definition, name, context.clock)
+            self._stand(BlockPlace(context, name, self, entry, frame))
+        else:
+            context = new_context(Scope(name, atomic=False))
+            self._stand(BlockPlace(context, None, self, Opened(definition), frame))
+
+    async def enter_atomic(
+        self, databases: tuple[Database, ...], mode: Mode
+    ) -> AsyncSession | None:
+        """Enter ``async with atomic(...)``; give the session if there is one Database."""
+        frame = sys._getframe(2)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        scope = Scope(_block_name("atomic", frame), atomic=True, only=databases)
+        context = running_context()
+        if context is None:
+            context = new_context(scope)
+            self._stand(BlockPlace(context, None, self, Opened(_PLAIN), frame))
+        else:
+            await enter_block(context, scope, mode)
+            self._stand(BlockPlace(context, None, self, Covered(scope), frame))
+        if len(databases) != 1:
+            return None
+        try:
+            return (await enlist(context, databases[0])).session
+        except BaseException as error:  # __aexit__ won't be called
+            await self.leave(error)
+            raise
+
+    async def leave(self, error: BaseException | None) -> None:
+        """Leave the block that was entered last, here."""
+        place = current()
+        if not isinstance(place, BlockPlace) or place.owner is not self:
+            frame = sys._getframe(2)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            here = self._open.get(id(frame)) if isinstance(error, GeneratorExit) else None
+            if not here:
+                name = "nobody" if place is None else place.context.name
+                what = "an async with block that is left in another order or by another task"
+                raise ContextClosedError(what, name)
+            place = here[-1]
+        try:
+            await place.entry.leave(place, error)
+        finally:
+            self._forget(place)
+
+    def _stand(self, place: BlockPlace) -> None:
+        self._open.setdefault(place.frame, []).append(place)
+        install(place)
+
+    def _forget(self, place: BlockPlace) -> None:
+        places = self._open[place.frame]
+        places.remove(place)
+        if not places:
+            del self._open[place.frame]
 
 
-async def leave(owner: object, error: BaseException | None) -> None:
-    """Leave the innermost block of this task, which must be ``owner``'s."""
-    place = current()
-    if place is None or place.owner is not owner:
-        what = "an async with block that is left in another order, or by a task that entered none,"
-        name = "nobody" if place is None else place.context.name
-        raise ContextClosedError(what, name)
-    await place.entry.leave(error, place.before)
-
-
-def block_name(kind: str) -> str:
-    """Name a block after the function that it stands in, two calls up."""
-    frame = sys._getframe(2)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+def _block_name(kind: str, frame: FrameType) -> str:
     return f"{kind} block in {frame.f_globals.get('__name__', '?')}.{frame.f_code.co_qualname}"

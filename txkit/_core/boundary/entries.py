@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from txkit._core.boundary.atomic import enter_block, leave_normally, leave_with_error
 from txkit._core.boundary.joining import joined_failed
 from txkit._core.boundary.unit import run_unit
-from txkit._core.context import Place, Scope, State, current, install
+from txkit._core.context import Place, Scope, State, current, go_back, install
 from txkit.errors import TransactionRequiredError
 from txkit.policy.definition import Definition
 from txkit.policy.propagation import Decision, decide
@@ -38,14 +38,18 @@ def unit_entry(function: Function, definition: Definition, name: str) -> Functio
         if place is not None and (context := place.context).state is State.OPEN:
             if joins:
                 since = context.clock
-                install(Place(context, name))
+                mine = Place(context, name)
+                install(mine)
                 try:
                     return await function(*args, **kwargs)
                 except BaseException as error:
                     joined_failed(context, definition, name, error, since=since)
                     raise
                 finally:
-                    install(place)
+                    if current() is mine:
+                        install(place)
+                    else:
+                        go_back(mine, place)
         elif refuses:
             raise TransactionRequiredError(name)
         return await run_unit(Scope(name, atomic=False), definition, function, args, kwargs)
@@ -67,7 +71,8 @@ def atomic_entry(
         if place is None or (context := place.context).state is not State.OPEN:
             return await run_unit(scope, _PLAIN, function, args, kwargs)
         await enter_block(context, scope, mode)
-        install(Place(context))
+        mine = Place(context)
+        install(mine)
         try:
             result = await function(*args, **kwargs)
         except BaseException as error:
@@ -77,6 +82,6 @@ def atomic_entry(
             await leave_normally(context, scope)
             return result
         finally:
-            install(place)
+            go_back(mine, place)
 
     return entry

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from txkit._core.boundary.ending import commit_all, rollback_all, terminate_all
 from txkit._core.boundary.notes import attach
-from txkit._core.context import Context, Place, Scope, State, current, install, running_context
+from txkit._core.context import (
+    Context,
+    Place,
+    Scope,
+    State,
+    current,
+    go_back,
+    install,
+    running_context,
+)
 from txkit.policy.outcome import (
     Injected,
     error_commits,
@@ -35,11 +44,11 @@ def new_context(root: Scope) -> Context:
     return Context(root, running_context())
 
 
-def end_context(context: Context, before: Place | None) -> None:
-    """Close the context for good and go back to the place before it."""
-    context.state = State.CLOSED
-    context.root.held.clear()  # it points back: no cycle for the collector
-    install(before)
+def end_context(mine: Place, before: Place | None) -> None:
+    """Close the context of a place for good and go back to the place before it."""
+    mine.context.state = State.CLOSED
+    mine.context.root.held.clear()  # it points back: no cycle for the collector
+    go_back(mine, before)
 
 
 async def run_unit(
@@ -53,7 +62,8 @@ async def run_unit(
     injected = find_injected(args, kwargs)
     before = current()
     context = new_context(root)
-    install(Place(context))
+    mine = Place(context)
+    install(mine)
     try:
         try:
             result = await function(*args, **kwargs)
@@ -63,7 +73,7 @@ async def run_unit(
         await end_normally(context, definition, result, injected)
         return result
     finally:
-        end_context(context, before)
+        end_context(mine, before)
 
 
 async def end_normally(
