@@ -7,7 +7,7 @@ The layout, from the top down; imports go downwards only::
     _core/boundary/   the only place that commits, rolls back, closes
     _core/guard.py    the guarded session: it asks before anything is sent
     _core/participant.py  one Database's part in a context
-    _core/context.py  the only ContextVar, and what it holds
+    _core/context.py  the only ContextVar, and what it holds; scope.py: what fails as a whole
     database/         engines, hosts, dialects
     _core/finish.py   lets an ending complete under cancellation
     policy/           what should happen: pure tables and rules

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -496,3 +498,30 @@ async def test_in_transaction_tells_what_is_open(place: Place) -> None:
         assert in_transaction()
         await commit_db_session(place.db)
         assert not in_transaction(place.db)
+
+
+async def test_ended_context_keeps_nothing_alive(place: Place) -> None:
+    """An idle connection in the pool keeps the ContextVars of the task that opened it."""
+
+    class Held(Exception):
+        pass
+
+    @transactional
+    async def culprit() -> weakref.ref[Held]:
+        error = Held()
+        seen.append(weakref.ref(error))
+        raise error
+
+    seen: list[weakref.ref[Held]] = []
+
+    @transactional
+    async def unit() -> None:
+        await write(place.db, "a")
+        try:
+            await culprit()
+        except Held:
+            await rollback_db_session(place.db)
+
+    await asyncio.create_task(unit())
+    gc.collect()
+    assert seen[0]() is None

@@ -20,19 +20,13 @@ from contextvars import ContextVar
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from txkit.errors import (
-    AtomicControlError,
-    ContextClosedError,
-    NoContextError,
-    UnexpectedRollbackError,
-)
+from txkit.errors import AtomicControlError, ContextClosedError, NoContextError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.orm import SessionTransaction
-
     from txkit._core.participant import Participant
+    from txkit._core.scope import Mark, Scope
     from txkit.database import Database
 
 
@@ -41,58 +35,6 @@ class State(Enum):
 
     OPEN = "open"
     CLOSED = "closed"
-
-
-class Mark:
-    """Why something may only be rolled back. ``own``: the unit asked for it itself."""
-
-    __slots__ = ("culprit", "error", "own", "reason")
-
-    def __init__(
-        self, culprit: str, reason: str, error: BaseException | None = None, *, own: bool = False
-    ) -> None:
-        self.culprit = culprit
-        self.reason = reason
-        self.error = error
-        self.own = own
-
-    def refusal(self, function: str, *, ended: bool) -> UnexpectedRollbackError:
-        """Make the error that is to be raised from ``self.error``."""
-        return UnexpectedRollbackError(
-            function, self.culprit, self.reason, own=self.own, ended=ended
-        )
-
-
-class Scope:
-    """What fails as a whole: a context, or an atomic block inside it.
-
-    ``held`` are the participants of an atomic block, each with its savepoint, or
-    None where the block owns the transaction. ``mark`` dooms all of the scope;
-    ``marks`` are those of the context's transactions, by Database.
-    """
-
-    __slots__ = ("atomic", "held", "mark", "marks", "name", "only")
-
-    def __init__(self, name: str, *, atomic: bool, only: tuple[Database, ...] = ()) -> None:
-        self.name = name
-        self.atomic = atomic
-        self.only = only
-        self.held: dict[Participant, SessionTransaction | None] = {}
-        self.mark: Mark | None = None
-        self.marks: dict[Database, Mark] = {}
-
-    def owns(self, database: Database) -> bool:
-        """Whether the Database's transaction must not be broken up inside this scope."""
-        return self.atomic and (not self.only or database in self.only)
-
-    def all_marks(self) -> list[Mark]:
-        """Give the marks that keep the scope from committing."""
-        return [mark for mark in (self.mark, *self.marks.values()) if mark is not None]
-
-    def final_mark(self) -> Mark | None:
-        """Give the one that counts: what the scope asked for itself, else the first."""
-        marks = self.all_marks()
-        return next((mark for mark in marks if mark.own), marks[0] if marks else None)
 
 
 class Context:
@@ -125,6 +67,17 @@ class Context:
         self.scopes: list[Scope] = [root]
         self.clock = 0
         self.doomed = False
+
+    def close(self) -> None:
+        """End the context and let go of everything.
+
+        An idle connection keeps the ContextVars of the task that opened it.
+        """
+        self.state = State.CLOSED
+        self.outer = self.task = None
+        self.used.clear()
+        for scope in self.scopes:
+            scope.clear()
 
     def doom(self, mark: Mark, *, since: int) -> None:
         """Mark what a joined call belonged to rollback-only.

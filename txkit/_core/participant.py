@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import InvalidRequestError
 
-from txkit._core.context import Mark, State
+from txkit._core.context import State
+from txkit._core.scope import Mark
 from txkit.database.statements import is_read
 from txkit.database.url import SQLITE
 from txkit.errors import AtomicControlError, ContextClosedError, PoolStarvationError

@@ -23,13 +23,14 @@ from txkit._core.boundary.ending import (
 from txkit._core.boundary.enlist import hold
 from txkit._core.boundary.harm import harm_of_committing
 from txkit._core.boundary.notes import attach, in_words
-from txkit._core.context import Mark
+from txkit._core.scope import Mark
 from txkit.errors import AtomicControlError, OpenTransactionError
 from txkit.policy.current_transaction import Entry, Met, Mode, decide_entry
 
 if TYPE_CHECKING:
-    from txkit._core.context import Context, Scope
+    from txkit._core.context import Context
     from txkit._core.participant import Participant
+    from txkit._core.scope import Scope
 
 
 async def enter_block(context: Context, scope: Scope, mode: Mode) -> None:

@@ -14,7 +14,8 @@ from txkit._core.boundary.atomic import enter_block, leave_normally, leave_with_
 from txkit._core.boundary.enlist import enlist
 from txkit._core.boundary.joining import joined_failed
 from txkit._core.boundary.unit import end_context, end_normally, end_with_error, new_context
-from txkit._core.context import Place, Scope, current, go_back, install, running_context
+from txkit._core.context import Place, current, go_back, install, running_context
+from txkit._core.scope import Scope
 from txkit.errors import ContextClosedError, TransactionRequiredError
 from txkit.policy.definition import Definition
 from txkit.policy.propagation import Decision, decide

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from txkit._core.boundary.atomic import enter_block, leave_normally, leave_with_error
 from txkit._core.boundary.joining import joined_failed
 from txkit._core.boundary.unit import run_unit
-from txkit._core.context import Place, Scope, State, current, go_back, install
+from txkit._core.context import Place, State, current, go_back, install
+from txkit._core.scope import Scope
 from txkit.errors import TransactionRequiredError
 from txkit.policy.definition import Definition
 from txkit.policy.propagation import Decision, decide

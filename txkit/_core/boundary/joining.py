@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txkit._core.boundary.notes import attach, in_words
-from txkit._core.context import Mark, open_place
+from txkit._core.context import open_place
+from txkit._core.scope import Mark
 from txkit.policy.outcome import error_commits
 
 if TYPE_CHECKING:

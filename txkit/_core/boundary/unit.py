@@ -13,16 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from txkit._core.boundary.ending import commit_all, rollback_all, terminate_all
 from txkit._core.boundary.notes import attach
-from txkit._core.context import (
-    Context,
-    Place,
-    Scope,
-    State,
-    current,
-    go_back,
-    install,
-    running_context,
-)
+from txkit._core.context import Context, Place, current, go_back, install, running_context
+from txkit._core.scope import Scope
 from txkit.policy.outcome import (
     Injected,
     error_commits,
@@ -46,8 +38,7 @@ def new_context(root: Scope) -> Context:
 
 def end_context(mine: Place, before: Place | None) -> None:
     """Close the context of a place for good and go back to the place before it."""
-    mine.context.state = State.CLOSED
-    mine.context.root.held.clear()  # it points back: no cycle for the collector
+    mine.context.close()
     go_back(mine, before)
 
 
