@@ -17,7 +17,6 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from txkit._core.finish import complete
-from txkit.database import url as urls
 from txkit.database.engines import LoopEngine, LoopEngines
 from txkit.database.recipe import EngineFactory, Recipe, SessionFactory, check_session
 
@@ -143,8 +142,8 @@ class Database:
         Cancellation: the old engine stays in place, unless the swap was done; no
             connection is left behind.
         """
-        place = self._engines.here()
-        async with place.switching:
+        slot = self._engines.here()
+        async with slot.switching:
             target = self._recipe.target(host, self._target)
             if target is self._target:
                 return
@@ -159,7 +158,7 @@ class Database:
                     fresh.bury()
                 raise
             self._target = target
-            old = place.replace(fresh)
+            old = slot.replace(fresh)
             if old is not None:
                 await self._retire(old)
 
@@ -191,19 +190,13 @@ class Database:
         """Close the pool, as ``close`` does."""
         await self.close()
 
-    @property
-    def is_sqlite(self) -> bool:
-        """Whether the engine of this event loop speaks SQLite."""
-        known = self._recipe.is_sqlite()
-        return self.loop_engine().engine.dialect.name == urls.SQLITE if known is None else known
-
     def loop_engine(self) -> LoopEngine:
         """Give the engine of this event loop, built if it is not there yet."""
-        place = self._engines.here()
-        engine, target = place.engine, self._target
+        slot = self._engines.here()
+        engine, target = slot.engine, self._target
         if engine is None or engine.target is not target:
             engine = self._recipe.build(target)
-            old = place.replace(engine)
+            old = slot.replace(engine)
             if old is not None:  # another loop has switched the host
                 task = asyncio.create_task(old.retire(), name="txkit: retiring an engine")
                 task.add_done_callback(_RETIRING.discard)

@@ -65,7 +65,7 @@ class LoopEngine:
             self._connections.add(dbapi_connection.driver_connection)
 
 
-class Place:
+class Slot:
     """What one event loop has of a Database."""
 
     def __init__(self) -> None:
@@ -99,41 +99,41 @@ class Place:
 
 
 class LoopEngines:
-    """The places of one Database, by event loop. May be used by many threads at once."""
+    """The slots of one Database, by event loop. May be used by many threads at once."""
 
     def __init__(self) -> None:
-        self._places: dict[asyncio.AbstractEventLoop, Place] = {}
+        self._slots: dict[asyncio.AbstractEventLoop, Slot] = {}
         self._closers: dict[asyncio.AbstractEventLoop, AsyncGenerator[None]] = {}
         self._lock = threading.Lock()
         _ALL.add(self)
         # Holds the engines from outside, so that the collector doesn't take them with the Database.
-        weakref.finalize(self, _close_soon, self._places, self._closers).atexit = False
+        weakref.finalize(self, _close_soon, self._slots, self._closers).atexit = False
 
-    def here(self) -> Place:
-        """Give the running loop's place, made if it is not there yet."""
+    def here(self) -> Slot:
+        """Give the running loop's slot, made if it is not there yet."""
         loop = asyncio.get_running_loop()
-        place = self._places.get(loop)
-        if place is None or len(self._places) > 1:
+        slot = self._slots.get(loop)
+        if slot is None or len(self._slots) > 1:
             with self._lock:
                 self._bury_the_dead()
-                if place is None:
-                    self._places[loop] = place = Place()
-                    self._closers[loop] = closer = _close_with_loop(place)
+                if slot is None:
+                    self._slots[loop] = slot = Slot()
+                    self._closers[loop] = closer = _close_with_loop(slot)
                     with contextlib.suppress(StopIteration):
                         closer.__anext__().send(None)  # up to its yield, which awaits nothing
-        return place
+        return slot
 
     def forget(self) -> None:
         """Drop everything without touching it: it belongs to the parent process."""
-        _INHERITED.append((self._places.copy(), self._closers.copy()))
-        self._places.clear()
+        _INHERITED.append((self._slots.copy(), self._closers.copy()))
+        self._slots.clear()
         self._closers.clear()
         self._lock = threading.Lock()  # another thread of the parent may have held it
 
     def _bury_the_dead(self) -> None:
-        for loop in [loop for loop in self._places if loop.is_closed()]:
+        for loop in [loop for loop in self._slots if loop.is_closed()]:
             del self._closers[loop]
-            self._places.pop(loop).bury()
+            self._slots.pop(loop).bury()
 
 
 _ALL = weakref.WeakSet[LoopEngines]()
@@ -141,42 +141,42 @@ _INHERITED: list[object] = []
 """What a forked child got from its parent, kept so that no finalizer runs."""
 
 
-async def _close_with_loop(place: Place) -> AsyncGenerator[None]:
+async def _close_with_loop(slot: Slot) -> AsyncGenerator[None]:
     """Stay suspended until the loop shuts its generators down, or the Database is gone."""
     try:
         yield
     finally:
-        await place.close()
-        _LEFT.pop(place, None)
+        await slot.close()
+        _LEFT.pop(slot, None)
 
 
 def _close_soon(
-    places: dict[asyncio.AbstractEventLoop, Place],
+    slots: dict[asyncio.AbstractEventLoop, Slot],
     closers: dict[asyncio.AbstractEventLoop, AsyncGenerator[None]],
 ) -> None:
     """Close what a Database leaves that nobody holds any more, each part in its own loop."""
-    for loop, place in places.items():
-        _LEFT[place] = closers[loop]
+    for loop, slot in slots.items():
+        _LEFT[slot] = closers[loop]
         try:
-            loop.call_soon_threadsafe(_close_now, loop, place, closers[loop])
+            loop.call_soon_threadsafe(_close_now, loop, slot, closers[loop])
         except RuntimeError:  # the loop is closed
-            del _LEFT[place]
+            del _LEFT[slot]
 
 
-def _close_now(loop: asyncio.AbstractEventLoop, place: Place, closer: AsyncGenerator[None]) -> None:
-    task = loop.create_task(_close(place, closer), name="txkit: closing a dropped Database")
+def _close_now(loop: asyncio.AbstractEventLoop, slot: Slot, closer: AsyncGenerator[None]) -> None:
+    task = loop.create_task(_close(slot, closer), name="txkit: closing a dropped Database")
     _CLOSING.add(task)
     task.add_done_callback(_CLOSING.discard)
 
 
-async def _close(place: Place, closer: AsyncGenerator[None]) -> None:
-    """Close the place first: until then a loop that ends meanwhile still waits for its closer."""
-    await place.close()
+async def _close(slot: Slot, closer: AsyncGenerator[None]) -> None:
+    """Close the slot first: until then a loop that ends meanwhile still waits for its closer."""
+    await slot.close()
     with contextlib.suppress(RuntimeError):  # the ending loop is at it
         await closer.aclose()
 
 
-_LEFT: dict[Place, AsyncGenerator[None]] = {}
+_LEFT: dict[Slot, AsyncGenerator[None]] = {}
 """What is still to be closed: a generator that nobody holds would be lost to an ending loop."""
 
 _CLOSING: set[asyncio.Task[None]] = set()

@@ -81,10 +81,6 @@ class Recipe:
             return "database"
         return Path(url.database).stem if urls.is_sqlite(url) else url.database
 
-    def is_sqlite(self) -> bool | None:
-        """Whether it is SQLite; None where only the engine can tell."""
-        return None if self._url is None else urls.is_sqlite(self._url)
-
     def target(self, host: str | None, present: Target | None = None) -> Target:
         """Give the target for a host; ``present`` if that is the same place.
 

@@ -37,7 +37,7 @@ async def commit_all(name: str, participants: Sequence[Participant], *, close: b
     A failed flush raises before anything was ended: the caller rolls back.
     """
     for one in participants:
-        if one.in_transaction and one.has_changes:
+        if one.has_changes:
             await operations.flush(one)
     used = [one for one in participants if one.connection is not None]
     if used:
