@@ -47,7 +47,7 @@ def with_ledger(
     def command(url: str, *args: P.args, **kwargs: P.kwargs) -> None:
         try:
             code = asyncio.run(run(url, *args, **kwargs))
-        except (KeyboardInterrupt, asyncio.CancelledError):
+        except (KeyboardInterrupt, asyncio.CancelledError):  # noqa: ASYNC103 - the loop has ended
             code = INTERRUPTED
         except (SQLAlchemyError, FileFormatError, OSError, ValueError) as error:
             click.echo(f"Error: {getattr(error, 'orig', None) or error}", err=True)

@@ -55,9 +55,10 @@ class Ledger:
         """
         try:
             return await self.transfer(order)
-        except RefusedError as refusal:
-            await self.record_refusal(refusal)
-            raise
+        except RefusedError as error:
+            refusal = error
+        await self.record_refusal(refusal)
+        raise refusal
 
     @transactional
     async def transfer(self, order: Order) -> Receipt:
