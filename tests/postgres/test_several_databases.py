@@ -15,10 +15,12 @@ from txkit import (
     PartialCommitError,
     UnexpectedRollbackError,
     atomic,
+    close_db_session,
     commit_db_session,
     db_session,
     in_transaction,
     rollback_db_session,
+    set_rollback_only,
     transactional,
 )
 
@@ -219,3 +221,104 @@ async def test_killed_backend_in_the_body_leaves_a_usable_pool(
     async with transactional():
         await write(db, "kept")
     assert await pg.texts() == ["kept"]
+
+
+class TestInnermostUnit:
+    async def test_block_inside_a_savepoint_of_another_database_is_the_innermost(
+        self, db: Database, db2: Database, pg: PostgresJudge, pg2: PostgresJudge
+    ) -> None:
+        @transactional
+        async def culprit() -> None:
+            raise Boom
+
+        async with transactional():
+            session = await db_session(db)
+            await write(db, "kept")
+            async with session.begin_nested():
+                with pytest.raises(UnexpectedRollbackError):
+                    async with atomic(db2):
+                        await write(db2, "lost")
+                        with pytest.raises(Boom):
+                            await culprit()
+        assert (await pg.texts(), await pg2.texts()) == (["kept"], [])
+
+    async def test_inner_savepoint_of_another_database_contains_the_failure(
+        self, db: Database, db2: Database, pg: PostgresJudge, pg2: PostgresJudge
+    ) -> None:
+        @transactional
+        async def culprit() -> None:
+            raise Boom
+
+        async with transactional():
+            first, second = await db_session(db), await db_session(db2)
+            async with second.begin_nested():
+                await write(db2, "kept")
+                with pytest.raises(Boom):
+                    async with first.begin_nested():
+                        await write(db, "lost")
+                        await culprit()
+        assert (await pg.texts(), await pg2.texts()) == ([], ["kept"])
+
+    async def test_pending_object_counts_as_use(
+        self, db: Database, db2: Database, pg2: PostgresJudge
+    ) -> None:
+        @transactional
+        async def culprit() -> None:
+            (await db_session(db2)).add(Note(text="half"))
+            raise Boom
+
+        with pytest.raises(UnexpectedRollbackError):
+            async with transactional():
+                with pytest.raises(Boom):
+                    async with atomic(db):
+                        await culprit()
+        assert await pg2.texts() == []
+
+    async def test_what_was_committed_by_hand_before_the_failure_is_not_doomed(
+        self, db: Database, db2: Database, pg: PostgresJudge, pg2: PostgresJudge
+    ) -> None:
+        @transactional
+        async def culprit() -> None:
+            await write(db2, "kept")
+            await commit_db_session(db2)
+            raise Boom
+
+        async with transactional():
+            session = await db_session(db)
+            await write(db, "kept")
+            with pytest.raises(Boom):
+                async with session.begin_nested():
+                    await culprit()
+        assert (await pg.texts(), await pg2.texts()) == (["kept"], ["kept"])
+
+    @pytest.mark.parametrize("by", ["rollback", "close", "block"])
+    async def test_request_is_fulfilled_for_one_database_alone(
+        self, db: Database, db2: Database, pg2: PostgresJudge, by: str
+    ) -> None:
+        async with transactional():
+            set_rollback_only("no")
+            await write(db, "lost")
+            await write(db2, "must not")
+            if by == "rollback":
+                await rollback_db_session(db)
+            elif by == "close":
+                await close_db_session(db)
+            else:
+                async with atomic(db, current_transaction="rollback"):
+                    pass
+        assert await pg2.texts() == []
+
+
+async def test_commit_first_over_several_flushes_all_before_the_first_commit(
+    db: Database, db2: Database, pg: PostgresJudge
+) -> None:
+    async with transactional():
+        await write(db, "lost")
+        (await db_session(db2)).add(Note(text=None))  # type: ignore[arg-type]
+        with pytest.raises(Exception, match="not-null"):
+            async with atomic(db, db2, current_transaction="commit"):
+                raise AssertionError
+        assert await pg.texts() == []
+        await rollback_db_session(db)
+        await rollback_db_session(db2)
+    assert await pg.texts() == []

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from contextvars import ContextVar
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from txkit._core.participant import Participant
-    from txkit._core.scope import Mark, Scope
+    from txkit._core.scope import Mark, Savepoint, Scope
     from txkit.database import Database
 
 
@@ -79,73 +78,98 @@ class Context:
         for scope in self.scopes:
             scope.clear()
 
+    def tick(self) -> int:
+        """Count on: something was used or opened."""
+        self.clock += 1
+        return self.clock
+
     def doom(self, mark: Mark, *, since: int) -> None:
         """Mark what a joined call belonged to rollback-only.
 
-        That is the innermost savepoint of the user's, else the innermost atomic
-        block, else the transactions that are open in the context; and, of the other
-        Databases, each one that the call used (after ``since``).
+        That is the innermost atomic block or savepoint of the user's, else the
+        transactions that are open in the context; and, of the other Databases, each
+        one that the call used (after ``since``) and that has a transaction.
         """
         self.doomed = True
-        around = [(one, point) for one in self._all() if (point := one.users_savepoint())]
-        for one, point in around:
-            one.marks.setdefault(point, mark)
-        if not around:
-            self.doom_scope(self.scopes[-1], mark)
+        scope = self.scopes[-1]
+        points = [point for one in self._all() if (point := one.users_savepoint()) is not None]
+        innermost = max(points, key=lambda point: point.order, default=None)
+        if innermost is not None and innermost.order > scope.order:
+            innermost.doom(mark)
+        else:
+            self.doom_scope(scope, mark)
         for one in self._all():
-            if one.last_used > since and self.mark_on(one) is None:
-                owner = self.atomic_owner(one.database)
-                if owner is None or owner is self.root:
-                    self.root.marks[one.database] = mark
-                else:
-                    owner.mark = mark
+            if one.in_transaction and one.was_used_since(since) and self.mark_on(one) is None:
+                self._doom_unit_of(one, mark)
 
     def doom_scope(self, scope: Scope, mark: Mark) -> None:
-        """Mark a whole scope; the first mark stays, but for what the unit asks itself."""
+        """Mark a whole scope, or of the context the transactions that are open."""
         self.doomed = True
         opened = [one.database for one in self._all() if one.in_transaction]
-        if scope is not self.root or not opened:
-            if scope.mark is None or mark.own:
-                scope.mark = mark
-            return
-        for database in opened:
-            if database not in scope.marks or mark.own:
-                scope.marks[database] = mark
+        if scope is self.root and opened and not mark.own:
+            for database in opened:
+                scope.marks.setdefault(database, mark)
+        else:
+            scope.doom(mark)
 
     def doom_around(self, scope: Scope, ended: list[Participant], mark: Mark) -> None:
         """Mark what encloses a scope, for the participants whose work it can't undo any more."""
         for one in ended:
             self.doomed = True
-            outer = self.scopes[: self.scopes.index(scope)]
-            owner = next((other for other in reversed(outer) if other.owns(one.database)), None)
-            if owner is None or owner is self.root:
-                self.root.marks.setdefault(one.database, mark)
-            elif owner.mark is None:
-                owner.mark = mark
+            self._doom_unit_of(one, mark, inside=scope.order)
 
     def doom_all(self, mark: Mark) -> None:
         """Mark every scope: a connection is gone, and with it what all of them did on it."""
         self.doomed = True
         for scope in self.scopes:
-            scope.mark = scope.mark or mark
+            scope.doom(mark)
 
     def mark_on(self, one: Participant) -> Mark | None:
         """Give the mark that dooms what the participant does now, innermost first."""
         if not self.doomed:
             return None
-        for point in one.savepoints() if one.marks else ():
-            if point in one.marks:
-                return one.marks[point]
+        marked = [point for point in one.points.values() if point.mark is not None]
+        if marked:
+            return marked[-1].mark
         for scope in reversed(self.scopes[1:]):
             if scope.mark is not None and scope.owns(one.database):
                 return scope.mark
-        return self.root.mark or self.root.marks.get(one.database)
+        return self.root.mark_on(one.database)
+
+    def final_mark(self) -> Mark | None:
+        """Give the mark that keeps the context from committing; its own request goes first."""
+        marks = self.final_marks()
+        return next((mark for mark in marks if mark.own), marks[0] if marks else None)
+
+    def final_marks(self) -> list[Mark]:
+        """Give every mark that is left; that of the whole context unless all of it was mended."""
+        if not self.doomed:
+            return []
+        root, everyone = self.root, self._all()
+        marks = [mark for one in everyone if (mark := self.mark_on(one)) is not None]
+        is_mended = root.mended and all(
+            one.database in root.mended for one in everyone if one.in_transaction
+        )
+        if root.mark is not None and not is_mended:
+            marks.append(root.mark)
+        return [*marks, *root.marks.values()]
 
     def rolled_back(self, database: Database, *, by_hand: bool) -> None:
-        """Take the mark off a transaction that was rolled back: it is mended."""
+        """Take the mark off a transaction that was rolled back: it is mended, it alone."""
         self.root.marks.pop(database, None)
-        if by_hand:
-            self.root.mark = None
+        if by_hand and self.root.mark is not None:
+            self.root.mended.add(database)
+
+    def _doom_unit_of(self, one: Participant, mark: Mark, inside: int | None = None) -> None:
+        """Mark the participant's own innermost unit, of those opened before ``inside``."""
+        point = one.users_savepoint()
+        owners = [scope for scope in self.scopes[1:] if scope.owns(one.database)]
+        units: list[Scope | Savepoint] = [*owners, *([] if point is None else [point])]
+        around = [unit for unit in units if inside is None or unit.order < inside]
+        if around:
+            max(around, key=lambda unit: unit.order).doom(mark)
+        else:
+            self.root.marks.setdefault(one.database, mark)
 
     def atomic_owner(self, database: Database) -> Scope | None:
         """Give the innermost atomic block that owns the Database's transaction."""
@@ -176,13 +200,15 @@ class Place:
     """Where the running code stands: in which context, and in whose name.
 
     ``caller`` is the joined function that runs, None while the scope's own does.
+    ``before`` is the place to go back to.
     """
 
-    __slots__ = ("caller", "context")
+    __slots__ = ("before", "caller", "context")
 
-    def __init__(self, context: Context, caller: str | None = None) -> None:
+    def __init__(self, context: Context, caller: str | None, before: Place | None) -> None:
         self.context = context
         self.caller = caller
+        self.before = before
 
 
 _CURRENT: ContextVar[Place | None] = ContextVar("txkit", default=None)
@@ -194,13 +220,25 @@ install: Callable[[Place | None], object] = _CURRENT.set
 """Make a place the current one."""
 
 
-def go_back(mine: Place, before: Place | None) -> None:
-    """Leave a place, unless a coroutine is being closed by somebody who stands elsewhere.
+def go_back(mine: Place) -> None:
+    """Leave a place; nothing to do for who stands elsewhere.
 
-    The garbage collector, for example, closes it in whatever task runs just then.
+    A generator may be left before who stands inside it, and a coroutine that is
+    closed (by the garbage collector, for example) runs its exits in the task that
+    closes it.
     """
-    if current() is mine or not isinstance(sys.exc_info()[1], GeneratorExit):
-        install(before)
+    here = current()
+    if here is mine:
+        install(mine.before)
+        return
+    inner = here
+    while inner is not None and inner.before is not mine:
+        inner = inner.before
+    if inner is not None:
+        inner.before = mine.before
+        while here is not None and here.context.state is State.CLOSED:
+            here = here.before
+        install(here)
 
 
 def running_context() -> Context | None:

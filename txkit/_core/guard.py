@@ -39,9 +39,28 @@ class Guarded(Session):
 
     def begin(self, nested: bool = False) -> SessionTransaction:  # noqa: FBT001, FBT002
         """Refuse a transaction of its own inside an atomic block; savepoints are allowed."""
+        one = self.txkit_participant
         if not nested:
-            self.txkit_participant.authorize("session.begin()", ends_by="begin")
-        return super().begin(nested)
+            one.authorize("session.begin()", ends_by="begin")
+        transaction = super().begin(nested)
+        if nested and one.control is Control.USER:
+            one.set_savepoint(transaction)
+        return transaction
+
+    def flush(self, objects: Any = None) -> None:
+        """Refuse before the flush begins: a refusal inside would end the transaction."""
+        self.txkit_participant.refuse_doomed()
+        super().flush(objects)
+
+    def add(self, instance: object, *args: Any, **kwargs: Any) -> None:
+        """Note that the session is used."""
+        self.txkit_participant.touch()
+        super().add(instance, *args, **kwargs)
+
+    def delete(self, instance: object) -> None:
+        """Note that the session is used."""
+        self.txkit_participant.touch()
+        super().delete(instance)
 
     def commit(self) -> None:
         """Commit by hand, where that is allowed."""

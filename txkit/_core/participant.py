@@ -20,14 +20,12 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import InvalidRequestError
 
 from txkit._core.context import State
-from txkit._core.scope import Mark
+from txkit._core.scope import Mark, Savepoint
 from txkit.database.statements import is_read
 from txkit.database.url import SQLITE
 from txkit.errors import AtomicControlError, ContextClosedError, PoolStarvationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sqlalchemy.engine import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session, SessionTransaction
@@ -50,8 +48,8 @@ class Control(Enum):
 class Participant:
     """A session, its Database, and the context that it belongs to (None: the user's own).
 
-    ``marks`` are those of the user's savepoints; ``broken`` is that of a session
-    outside any context. ``only_read`` holds while every statement of the
+    ``points`` are the user's open savepoints, ``gone`` those of blocks that were ended
+    from outside, ``broken`` is the mark of a session outside any context. ``only_read`` holds while every statement of the
     transaction that came through the session was a plain SELECT.
     """
 
@@ -62,12 +60,13 @@ class Participant:
         "control",
         "database",
         "engine",
+        "gone",
         "home",
         "last_used",
-        "marks",
         "moved",
         "only_read",
         "outer",
+        "points",
         "sealed_by",
         "session",
         "sync",
@@ -92,7 +91,8 @@ class Participant:
         self.control = Control.USER
         self.sealed_by: str | None = None
         self.broken: Mark | None = None
-        self.marks: dict[SessionTransaction, Mark] = {}
+        self.points: dict[SessionTransaction, Savepoint] = {}
+        self.gone: set[SessionTransaction] = set()
         self.moved: dict[tuple[Engine, Engine], Engine] = {}
         self.last_used = 0
         self.only_read = True
@@ -114,18 +114,21 @@ class Participant:
         clean: bool = self.control is Control.CLOSED or attrgetter("_is_clean")(self.sync)()
         return not clean
 
-    def savepoints(self) -> Iterator[SessionTransaction]:
-        """Give the open savepoints, innermost first."""
-        point = self.sync.get_nested_transaction()
-        while point is not None:
-            if point.nested:
-                yield point
-            point = point.parent
+    def users_savepoint(self) -> Savepoint | None:
+        """Give the innermost savepoint that the user set, by ``session.begin_nested()``."""
+        return next(reversed(self.points.values()), None)
 
-    def users_savepoint(self) -> SessionTransaction | None:
-        """Give the innermost savepoint if the user set it, by ``session.begin_nested()``."""
-        point = self.sync.get_nested_transaction()
-        return None if point is None or self._is_held(point) else point
+    def was_used_since(self, clock: int) -> bool:
+        """Whether anything was sent or is pending from after that count.
+
+        Of changed attributes nobody tells when: what waits to be flushed counts.
+        """
+        return self.last_used > clock or bool(self.sync.dirty)
+
+    def touch(self) -> None:
+        """Note a use that sends nothing yet: an object was added or deleted."""
+        if self.context is not None:
+            self.last_used = self.context.tick()
 
     def route(self, bind: Engine | Connection, statement: Any) -> Engine | Connection:
         """Say where the next statement goes, or refuse it.
@@ -135,8 +138,13 @@ class Participant:
             ContextClosedError: the context has ended.
             PoolStarvationError: a suspended caller holds SQLite's write lock.
         """
-        if self.context is not None:
-            self._refuse_context(self.context)
+        context = self.context
+        if context is not None:
+            if context.state is State.CLOSED:
+                what = "a session"
+                raise ContextClosedError(what, context.name)
+            self.refuse_doomed()
+            self.last_used = context.tick()
         if self.control is Control.CLOSED:
             message = "this session was closed: ask db_session() for the one that belongs here now"
             raise InvalidRequestError(message)
@@ -188,15 +196,21 @@ class Participant:
             raise mark.refusal(self.name, ended=False) from mark.error
 
     def refuse_release(self, savepoint: SessionTransaction) -> None:
-        """Refuse to release a savepoint that may only be rolled back, or that a block holds."""
-        if self.control is not Control.USER:
-            return
-        mark = self.marks.get(savepoint)
+        """Refuse to release a savepoint that may only be rolled back, or that a block holds.
+
+        Which one is released is not told; one that holds a marked one is doomed as well.
+        """
+        mark = next((point.mark for point in self.points.values() if point.mark), None)
         if mark is not None:
             where = f"a savepoint in {self.name}"
             raise mark.refusal(where, ended=False) from mark.error
         if self._is_held(savepoint) and self.context is not None:
             self.context.refuse_control(self.database, "the release of its savepoint")
+
+    def set_savepoint(self, transaction: SessionTransaction) -> None:
+        """Note a savepoint of the user's."""
+        if self.context is not None:
+            self.points[transaction] = Savepoint(self.context.tick())
 
     def begun(self, connection: Connection) -> None:
         """Note that a transaction was begun, on this connection."""
@@ -207,7 +221,6 @@ class Participant:
 
     def rolled_back(self, transaction: SessionTransaction) -> None:
         """Note that a savepoint or the transaction was rolled back: its mark is off."""
-        self.marks.pop(transaction, None)
         by_hand = self.control is Control.USER
         if transaction.parent is not None or self.context is None:
             return
@@ -217,7 +230,11 @@ class Participant:
     def ended(self, transaction: SessionTransaction) -> None:
         """Note that a savepoint or the transaction is over; by hand in a block, that dooms it."""
         is_root = transaction.parent is None
-        if self.control is Control.USER and (is_root or self._is_held(transaction)):
+        is_held = self._is_held(transaction)
+        self.points.pop(transaction, None)
+        if is_held and self.control is Control.USER:
+            self.gone.add(transaction)
+        if self.control is Control.USER and (is_root or is_held):
             mark = Mark("the session's transaction", "it was ended by hand inside the block")
             owner = None if self.context is None else self.context.atomic_owner(self.database)
             if self.sealed_by is not None:
@@ -249,17 +266,13 @@ class Participant:
         if connection is not None and not connection.closed and not connection.invalidated:
             connection.invalidate()
 
-    def _refuse_context(self, context: Context) -> None:
-        """Refuse a statement that comes too late, or in what may only be rolled back."""
-        if context.state is State.CLOSED:
-            what = "a session"
-            raise ContextClosedError(what, context.name)
-        if context.doomed and self.control is Control.USER:
+    def refuse_doomed(self) -> None:
+        """Refuse what would be sent in a unit that may only be rolled back."""
+        context = self.context
+        if context is not None and context.doomed and self.control is Control.USER:
             mark = context.mark_on(self)
             if mark is not None and mark.error is not None:
                 raise mark.refusal(context.name, ended=False) from mark.error
-        context.clock += 1
-        self.last_used = context.clock
 
     def _is_held(self, transaction: SessionTransaction) -> bool:
         """Whether it is the savepoint of an atomic block."""

@@ -1,4 +1,4 @@
-"""A scope, and the mark of what may only be rolled back.
+"""A scope, a savepoint, and the mark of what may only be rolled back.
 
 Kept apart from the context, which has a stack of them: here is what one of
 them knows by itself. Must not know contexts, sessions or the event loop.
@@ -41,19 +41,34 @@ class Scope:
     """What fails as a whole: a context, or an atomic block inside it.
 
     ``held`` are the participants of an atomic block, each with its savepoint, or
-    None where the block owns the transaction. ``mark`` dooms all of the scope;
-    ``marks`` are those of the context's transactions, by Database.
+    None where the block owns the transaction. ``mark`` dooms all of the scope, but
+    for the Databases in ``mended``; ``marks`` are those of single transactions.
+    ``order`` tells what was opened after what.
     """
 
-    __slots__ = ("atomic", "held", "mark", "marks", "name", "only")
+    __slots__ = ("atomic", "held", "mark", "marks", "mended", "name", "only", "order")
 
     def __init__(self, name: str, *, atomic: bool, only: tuple[Database, ...] = ()) -> None:
         self.name = name
         self.atomic = atomic
         self.only = only
+        self.order = 0
         self.held: dict[Participant, SessionTransaction | None] = {}
         self.mark: Mark | None = None
+        self.mended: set[Database] = set()
         self.marks: dict[Database, Mark] = {}
+
+    def doom(self, mark: Mark) -> None:
+        """Mark all of it; the first mark stays, but for what the scope asks itself."""
+        if self.mark is None or self.mended or mark.own:
+            self.mark = mark
+            self.mended.clear()
+
+    def mark_on(self, database: Database) -> Mark | None:
+        """Give the mark that dooms the Database's transaction here."""
+        if self.mark is not None and database not in self.mended:
+            return self.mark
+        return self.marks.get(database)
 
     def clear(self) -> None:
         """Let go of participants and marks, which point back."""
@@ -65,11 +80,16 @@ class Scope:
         """Whether the Database's transaction must not be broken up inside this scope."""
         return self.atomic and (not self.only or database in self.only)
 
-    def all_marks(self) -> list[Mark]:
-        """Give the marks that keep the scope from committing."""
-        return [mark for mark in (self.mark, *self.marks.values()) if mark is not None]
 
-    def final_mark(self) -> Mark | None:
-        """Give the one that counts: what the scope asked for itself, else the first."""
-        marks = self.all_marks()
-        return next((mark for mark in marks if mark.own), marks[0] if marks else None)
+class Savepoint:
+    """A savepoint of the user's: when it was set, and whether it may only be rolled back."""
+
+    __slots__ = ("mark", "order")
+
+    def __init__(self, order: int) -> None:
+        self.order = order
+        self.mark: Mark | None = None
+
+    def doom(self, mark: Mark) -> None:
+        """Mark it; the first mark stays."""
+        self.mark = self.mark or mark

@@ -47,12 +47,15 @@ async def enter_block(context: Context, scope: Scope, mode: Mode) -> None:
         for one in context.in_order_of_use()
         if scope.owns(one.database)
     ]
-    for one, entry in plans:
-        if entry is Entry.COMMIT_FIRST:
-            await commit_all(scope.name, [one], close=False)
-        elif entry is Entry.ROLLBACK_FIRST:
-            await rollback_all(scope.name, [one], "current_transaction='rollback'", close=False)
-            context.rolled_back(one.database, by_hand=True)
+    first = [one for one, entry in plans if entry is Entry.COMMIT_FIRST]
+    if first:
+        await commit_all(scope.name, first, close=False)
+    undone = [one for one, entry in plans if entry is Entry.ROLLBACK_FIRST]
+    if undone:
+        await rollback_all(scope.name, undone, "current_transaction='rollback'", close=False)
+    for one in undone:
+        context.rolled_back(one.database, by_hand=True)
+    scope.order = context.tick()
     context.scopes.append(scope)
     try:
         for one, entry in plans:
@@ -77,10 +80,13 @@ async def leave_normally(context: Context, scope: Scope) -> None:
         mark = _mark_on(context, scope)
         if mark is None:
             await _commit_block(context, scope)
-        elif mark.own and mark is scope.mark:
-            await _roll_back_block(scope, mark.reason)
-        else:
+        elif not mark.own:
             raise mark.refusal(scope.name, ended=True) from mark.error
+        elif mark is scope.mark:
+            await _roll_back_block(scope, mark.reason)
+        else:  # what is around it asked, and rolls back in the end: no failure of the block
+            await _release(context, scope)
+            await rollback_all(scope.name, list(scope.held), mark.reason, close=False)
     except BaseException as error:
         await _roll_back_quietly(scope, error)
         raise
@@ -138,23 +144,31 @@ def _mark_on(context: Context, scope: Scope) -> Mark | None:
 
 
 async def _commit_block(context: Context, scope: Scope) -> None:
-    held = [one for one in context.in_order_of_use() if one in scope.held]
-    for one in held:
+    for one in scope.held:
         if one.has_changes:
             await operations.flush(one)
     released: list[Participant] = []
     try:
-        for one in held:
-            savepoint = scope.held[one]
-            if savepoint is not None:
-                await operations.release_savepoint(one, savepoint)
-                del scope.held[one]
-                released.append(one)
-        await commit_all(scope.name, [one for one in held if one in scope.held], close=False)
+        await _release(context, scope, released)
+        own = [one for one in context.in_order_of_use() if one in scope.held]
+        await commit_all(scope.name, own, close=False)
     except BaseException as error:
         # What was released is a part of the enclosing unit now, and can't be undone alone.
         context.doom_around(scope, released, Mark(scope.name, in_words(error), error))
         raise
+
+
+async def _release(
+    context: Context, scope: Scope, released: list[Participant] | None = None
+) -> None:
+    """Release the block's savepoints; what it holds afterwards are its own transactions."""
+    for one in context.in_order_of_use():
+        savepoint = scope.held.get(one)
+        if savepoint is not None:
+            await operations.release_savepoint(one, savepoint)
+            del scope.held[one]
+            if released is not None:
+                released.append(one)
 
 
 async def _roll_back_quietly(scope: Scope, error: BaseException) -> None:

@@ -35,13 +35,12 @@ _PLAIN = Definition()
 class BlockPlace(Place):
     """A place inside an ``async with`` block: whose, how it is left, where to go back to."""
 
-    __slots__ = ("before", "entry", "frame", "owner")
+    __slots__ = ("entry", "frame", "owner")
 
     def __init__(
         self, context: Context, caller: str | None, owner: Block, entry: Entry, frame: FrameType
     ) -> None:
-        super().__init__(context, caller)
-        self.before = current()
+        super().__init__(context, caller, current())
         self.owner = owner
         self.entry = entry
         self.frame = id(frame)
@@ -61,7 +60,7 @@ class Opened:
             else:
                 await end_with_error(place.context, self._definition, error)
         finally:
-            end_context(place, place.before)
+            end_context(place)
 
 
 class Joined:
@@ -74,7 +73,7 @@ class Joined:
 
     async def leave(self, place: BlockPlace, error: BaseException | None) -> None:
         """Mark the unit if the block failed."""
-        go_back(place, place.before)
+        go_back(place)
         if error is not None:
             joined_failed(place.context, self._definition, self._name, error, since=self._since)
 
@@ -93,7 +92,7 @@ class Covered:
             else:
                 await leave_with_error(place.context, self._scope, error)
         finally:
-            go_back(place, place.before)
+            go_back(place)
 
 
 Entry: TypeAlias = Opened | Joined | Covered
@@ -102,9 +101,9 @@ Entry: TypeAlias = Opened | Joined | Covered
 class Block:
     """What can be entered with ``async with``, many times at once.
 
-    An entry is found again through the current place, or, where that is another
-    one, through the frame that it was made in: a coroutine that is closed from
-    outside runs its exits wherever its closer stands.
+    An entry is found again through the frame that it was made in: a coroutine that
+    is closed from outside runs its exits wherever its closer stands. Where another
+    frame exits (an AsyncExitStack that was handed on), the current place tells.
     """
 
     def __init__(self) -> None:
@@ -112,7 +111,7 @@ class Block:
 
     def enter_unit(self, definition: Definition, kind: str) -> None:
         """Enter ``async with transactional(...)`` or ``new_context(...)``."""
-        frame = sys._getframe(2)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        frame = _users_frame()
         name = definition.name or _block_name(kind, frame)
         context = running_context()
         decision = decide(definition.propagation, context_is_open=context is not None)
@@ -129,7 +128,7 @@ class Block:
         self, databases: tuple[Database, ...], mode: Mode
     ) -> AsyncSession | None:
         """Enter ``async with atomic(...)``; give the session if there is one Database."""
-        frame = sys._getframe(2)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        frame = _users_frame()
         scope = Scope(_block_name("atomic", frame), atomic=True, only=databases)
         context = running_context()
         if context is None:
@@ -148,15 +147,18 @@ class Block:
 
     async def leave(self, error: BaseException | None) -> None:
         """Leave the block that was entered last, here."""
-        place = current()
-        if not isinstance(place, BlockPlace) or place.owner is not self:
-            frame = sys._getframe(2)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-            here = self._open.get(id(frame)) if isinstance(error, GeneratorExit) else None
-            if not here:
-                name = "nobody" if place is None else place.context.name
-                what = "an async with block that is left in another order or by another task"
-                raise ContextClosedError(what, name)
-            place = here[-1]
+        last = current()
+        here = self._open.get(id(_users_frame()))
+        place = here[-1] if here else last
+        is_sibling = isinstance(last, BlockPlace) and here and last.frame == here[-1].frame
+        if (
+            not isinstance(place, BlockPlace)
+            or place.owner is not self
+            or (is_sibling and last is not place)
+        ):
+            name = "nobody" if place is None else place.context.name
+            what = "an async with block that is left in another order or by another task"
+            raise ContextClosedError(what, name)
         try:
             await place.entry.leave(place, error)
         finally:
@@ -171,6 +173,18 @@ class Block:
         places.remove(place)
         if not places:
             del self._open[place.frame]
+
+
+def _users_frame() -> FrameType:
+    """Give the frame that the block stands in, which lives as long as the block.
+
+    Three calls up, or beyond contextlib, whose AsyncExitStack enters in one frame of
+    its own and exits in another.
+    """
+    frame = sys._getframe(3)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    while frame.f_globals.get("__name__") == "contextlib" and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
 
 
 def _block_name(kind: str, frame: FrameType) -> str:

@@ -39,7 +39,7 @@ def unit_entry(function: Function, definition: Definition, name: str) -> Functio
         if place is not None and (context := place.context).state is State.OPEN:
             if joins:
                 since = context.clock
-                mine = Place(context, name)
+                mine = Place(context, name, place)
                 install(mine)
                 try:
                     return await function(*args, **kwargs)
@@ -50,7 +50,7 @@ def unit_entry(function: Function, definition: Definition, name: str) -> Functio
                     if current() is mine:
                         install(place)
                     else:
-                        go_back(mine, place)
+                        go_back(mine)
         elif refuses:
             raise TransactionRequiredError(name)
         return await run_unit(Scope(name, atomic=False), definition, function, args, kwargs)
@@ -72,7 +72,7 @@ def atomic_entry(
         if place is None or (context := place.context).state is not State.OPEN:
             return await run_unit(scope, _PLAIN, function, args, kwargs)
         await enter_block(context, scope, mode)
-        mine = Place(context)
+        mine = Place(context, None, place)
         install(mine)
         try:
             result = await function(*args, **kwargs)
@@ -83,6 +83,6 @@ def atomic_entry(
             await leave_normally(context, scope)
             return result
         finally:
-            go_back(mine, place)
+            go_back(mine)
 
     return entry

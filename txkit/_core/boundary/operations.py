@@ -72,7 +72,13 @@ def close_idle(one: Participant) -> None:
 
 async def begin_savepoint(one: Participant) -> SessionTransaction:
     """Set a savepoint: SAVEPOINT is sent with its first statement."""
-    return await one.session.run_sync(lambda sync: plain(sync).begin_nested())
+
+    def step(sync: Session) -> SessionTransaction:
+        with _ByBoundary(one):
+            savepoint: SessionTransaction = plain(sync).begin_nested()
+            return savepoint
+
+    return await one.session.run_sync(step)
 
 
 async def release_savepoint(one: Participant, savepoint: SessionTransaction) -> None:
@@ -96,7 +102,7 @@ async def rollback_to_savepoint(one: Participant, savepoint: SessionTransaction)
             one.discard()
             raise
 
-    if one.control is not Control.CLOSED:
+    if one.control is not Control.CLOSED and savepoint not in one.gone:
         await one.session.run_sync(step)
 
 

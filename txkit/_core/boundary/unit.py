@@ -36,10 +36,10 @@ def new_context(root: Scope) -> Context:
     return Context(root, running_context())
 
 
-def end_context(mine: Place, before: Place | None) -> None:
+def end_context(mine: Place) -> None:
     """Close the context of a place for good and go back to the place before it."""
     mine.context.close()
-    go_back(mine, before)
+    go_back(mine)
 
 
 async def run_unit(
@@ -51,9 +51,8 @@ async def run_unit(
 ) -> Any:
     """Run ``function`` in a context of its own, and end that by its outcome."""
     injected = find_injected(args, kwargs)
-    before = current()
     context = new_context(root)
-    mine = Place(context)
+    mine = Place(context, None, current())
     install(mine)
     try:
         try:
@@ -64,7 +63,7 @@ async def run_unit(
         await end_normally(context, definition, result, injected)
         return result
     finally:
-        end_context(mine, before)
+        end_context(mine)
 
 
 async def end_normally(
@@ -80,7 +79,7 @@ async def end_normally(
     try:
         if not result_commits(definition, result, injected):
             await _roll_back_wanted(context, "its result says failure")
-        elif context.doomed and (mark := context.root.final_mark()) is not None:
+        elif context.doomed and (mark := context.final_mark()) is not None:
             if not mark.own:
                 raise mark.refusal(context.name, ended=True) from mark.error
             await _roll_back_wanted(context, mark.reason)
@@ -119,7 +118,7 @@ def _commits_with(
         attach(error, "the outcome rule raised", failure)
         return False
     leaving = parts_of(error)
-    for mark in context.root.all_marks():
+    for mark in context.final_marks():
         if mark.own:
             return False
         if not any(mark.error is part for part in leaving):
