@@ -21,7 +21,10 @@ def demonstrate() -> int:
         main(["import", str(TRANSFERS)], prog_name="python -m samples.ledger")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
-        return 0 if code == REFUSED else code or 1
+        if code != REFUSED:
+            return code or 1
+        print("Some lines are there to be refused; the import's own exit code is 1 for that.")
+        return 0
     return 1
 
 

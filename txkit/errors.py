@@ -59,7 +59,8 @@ class NoContextError(TxkitError):
         super().__init__(
             f"{function}() was called where no context is open, so there is no transaction that"
             " it could belong to: decorate the entry function that leads here with @transactional"
-            " (or @new_context), or use new_non_ctx_session(db) for a session of your own"
+            " (or @new_context), directly above its 'async def' and below any route or command"
+            " decorator"
         )
 
 
@@ -77,9 +78,10 @@ class ContextClosedError(TxkitError):
         self.function = function
         self.opened_by = opened_by
         super().__init__(
-            f"{function} belongs to the context of {opened_by!r}, and that has ended: what runs"
-            " after its boundary (a task that was not awaited, a background job, a streamed body)"
-            " needs @transactional or @new_context on a function of its own"
+            f"{function} belongs to the context of {opened_by!r}, and that has ended: ask"
+            " db_session(db) for a session in the unit that runs now; what runs after its boundary"
+            " (a task that was not awaited, a background job) needs @transactional or @new_context"
+            " on a function of its own"
         )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from samples.ledger.services import Ledger
 
 MOST_SHOWN = 1000
-"""So many refused lines are kept for the report; the audit trail has them all."""
+"""So many refused lines are kept for the report; the audit trail has all but the malformed ones."""
 
 
 @dataclass(slots=True)

@@ -67,7 +67,9 @@ def check_text(field: str, value: str, longest: int, *, optional: bool = False) 
         MalformedError: empty, too long, or with characters that can't be printed.
     """
     if not value.isprintable() or len(value) > longest:
-        raise MalformedError(f"{field} must be one line of at most {longest} characters")
+        raise MalformedError(
+            f"{field} must be printable, on one line, and of at most {longest} characters"
+        )
     if not (optional or value.strip()):
         raise MalformedError(f"{field} is missing")
 

@@ -67,7 +67,10 @@ def show_books(books: Books) -> None:
         table.add_row(escape(name), show_cents(cents))
     console.print(table)
     attempts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(books.attempts.items()))
-    console.print(f"{books.transfers} transfers; attempts on record: {attempts or 'none'}")
+    console.print(
+        f"{books.transfers} transfers; attempts on record (malformed lines are none):"
+        f" {attempts or 'none'}"
+    )
     if books.balance:
         console.print(
             "The books balance: all postings sum to 0.00, and so do each transfer's;"

@@ -525,3 +525,27 @@ async def test_ended_context_keeps_nothing_alive(place: Place) -> None:
     await asyncio.create_task(unit())
     gc.collect()
     assert seen[0]() is None
+
+
+async def test_sibling_that_is_still_connecting_leaks_nothing(place: Place) -> None:
+    """Scenario: two tasks of one unit send the first statement at once, which is not supported.
+    Outcome: an error, and whatever the late one got is discarded."""
+
+    @transactional
+    async def unit() -> None:
+        await asyncio.gather(write(place.db, "a"), write(place.db, "b"))
+
+    with pytest.raises(Exception, match="concurrent operations"):
+        await unit()
+    pool = (await place.db.engine()).pool
+    while pool.checkedout():  # type: ignore[attr-defined]
+        await asyncio.sleep(0)
+    await transactional(write)(place.db, "kept")
+    assert await place.texts() == ["kept"]
+
+
+@pytest.mark.parametrize("wrong", ["sqlite://", None])
+async def test_what_is_no_database_is_told(wrong: object) -> None:
+    async with transactional():
+        with pytest.raises(TypeError, match=r"txkit\.Database"):
+            await db_session(wrong)  # type: ignore[arg-type]

@@ -118,9 +118,9 @@ def test_every_page_is_on_the_map() -> None:
 def test_readme_has_the_two_commands_and_the_installs() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     lines = readme.splitlines()
-    for command in ("python3 -m samples", "python3 -m tests", "pip install txkit"):
+    for command in ("python3 -m samples", "python3 -m tests", "pip install ."):
         assert command in lines or f"$ {command}" in lines, command
-    assert 'pip install "txkit[sqlite]"' in readme
+    assert 'pip install ".[sqlite]"' in readme
 
 
 @pytest.mark.parametrize("page", PAGES, ids=by_name)

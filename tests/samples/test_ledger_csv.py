@@ -44,7 +44,7 @@ def test_cents_are_shown_with_two_digits(cents: int, text: str) -> None:
         (b"a,x,x,1,", "the same account"),
         (b"a,x,y,1,\xff", "not UTF-8"),
         (b'a,x,y,1,"open', "no CSV"),
-        (b"a\x00,x,y,1,", "key must be one line"),
+        (b"a\x00,x,y,1,", "key must be printable, on one line"),
         (b"a,x,y,1," + b"t" * 201, "at most 200"),
     ],
 )

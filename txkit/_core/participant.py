@@ -213,7 +213,16 @@ class Participant:
             self.points[transaction] = Savepoint(self.context.tick())
 
     def begun(self, connection: Connection) -> None:
-        """Note that a transaction was begun, on this connection."""
+        """Note that a transaction was begun, on this connection.
+
+        Raises:
+            ContextClosedError: another task's statement was still getting it when the
+                session was closed; it is discarded.
+        """
+        if self.control is Control.CLOSED:
+            connection.invalidate()
+            what = "a statement of another task"
+            raise ContextClosedError(what, self.name)
         if self.connection is None:
             self.connection = connection
             if self.context is not None:

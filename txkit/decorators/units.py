@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 from txkit._core.boundary.blocks import Block
 from txkit._core.boundary.entries import unit_entry
 from txkit.decorators.wrapper import F, Function, wrap
-from txkit.policy.definition import Definition, define
+from txkit.policy.definition import OPTIONS, Definition, define
 from txkit.policy.propagation import Propagation
 
 if TYPE_CHECKING:
@@ -39,10 +39,17 @@ class _Unit(Block):
             raise TypeError(message)
         return wrap(self._kind, functions[0], self._entry)
 
-    def _refuse_second(self, options: dict[str, Any]) -> None:
+    def _define(self, options: dict[str, Any]) -> Definition:
         if self._given:
             message = f"{self._kind}(...) was given its options already: add {list(options)} there"
             raise TypeError(message)
+        unknown = [option for option in options if option not in OPTIONS]
+        if unknown:
+            message = (
+                f"{self._kind} has no option {', '.join(unknown)}: it takes {', '.join(OPTIONS)}"
+            )
+            raise TypeError(message)
+        return define(**options)
 
     def _entry(self, function: Function, name: str) -> Function:
         return unit_entry(function, self._definition, self._definition.name or name)
@@ -128,8 +135,7 @@ class Transactional(_Unit):
         """Decorate a function, or take options and give another decorator."""
         if function:
             return self._decorate(function, options)
-        self._refuse_second(options)
-        return Transactional(define(**options), given=True)
+        return Transactional(self._define(options), given=True)
 
 
 class NewContext(_Unit):
@@ -177,8 +183,7 @@ class NewContext(_Unit):
             raise TypeError(message)
         if function:
             return self._decorate(function, options)
-        self._refuse_second(options)
-        definition = define(**options, propagation=Propagation.REQUIRES_NEW)
+        definition = self._define({**options, "propagation": Propagation.REQUIRES_NEW})
         return NewContext(definition, given=True)
 
 

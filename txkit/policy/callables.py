@@ -22,7 +22,10 @@ def refuse_undecorable(decorator: str, function: Any) -> None:
             " function that consumes it"
         )
     elif not callable(function):
-        message = f"{decorator} decorates coroutine functions, and {function!r} can't be called"
+        message = (
+            f"{decorator} decorates coroutine functions, and {function!r} can't be called"
+            " (a Database is covered without being named, but by @atomic(db))"
+        )
     elif inspect.isbuiltin(function):
         message = f"{decorator} can't decorate the builtin {name}: wrap it in an 'async def'"
     elif _is_coroutine_function(function):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 from txkit.policy.propagation import Propagation
@@ -26,6 +26,10 @@ class Definition:
     no_rollback_for: tuple[type[BaseException], ...] = ()
     outcome: OutcomeRule | None = None
     name: str | None = None
+
+
+OPTIONS = tuple(field.name for field in fields(Definition))
+"""The names that ``define`` takes."""
 
 
 def define(

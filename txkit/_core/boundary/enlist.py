@@ -5,15 +5,13 @@ Nothing is sent; ``before_session`` of the Database may do what it likes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from txkit._core.boundary import operations
 from txkit._core.context import Context, running_context
 from txkit._core.guard import guard
 from txkit._core.participant import Participant
-
-if TYPE_CHECKING:
-    from txkit.database import Database
+from txkit.database import Database
 
 
 async def enlist(context: Context, database: Database) -> Participant:
@@ -21,6 +19,10 @@ async def enlist(context: Context, database: Database) -> Participant:
     found = context.participants.get(database)
     if found is not None:
         return found
+    given: Any = database
+    if not isinstance(given, Database):
+        message = f"a session comes from a txkit.Database, not from {type(given).__name__}"
+        raise TypeError(message)
     session, engine = await database.new_session()
     fresh = Participant(database, engine, session, context, context.outer)
     guard(fresh)

@@ -65,9 +65,11 @@ def _rollback(sync: Session, one: Participant, *, close: bool) -> None:
 def close_idle(one: Participant) -> None:
     """Close a session that holds no connection; nothing is sent."""
     if one.control is not Control.CLOSED:
-        with _ByBoundary(one):
-            plain(one.sync).close()
-        one.was_closed()
+        try:
+            with _ByBoundary(one):
+                plain(one.sync).close()
+        finally:
+            one.was_closed()
 
 
 async def begin_savepoint(one: Participant) -> SessionTransaction:
