@@ -3,7 +3,8 @@
 A session of anybody's factory is guarded by giving the *instance* a class made
 for it: a subclass of its own one, made once, whose methods ask first. The
 user's class and its other instances stay as they are, ``isinstance`` and the
-class's event listeners go on working. Only the synchronous ``Session`` below
+class's event listeners go on working. (Sessions of the default factory are made
+of ``PLAIN_SESSION`` at once.) Only the synchronous ``Session`` below
 the ``AsyncSession`` is guarded, since every way to the database leads there
 (``run_sync``, ``session.begin()``, lazy loads).
 
@@ -96,7 +97,8 @@ class Guarded(Session):
 def guard(participant: Participant) -> None:
     """Put the participant between its session and the database."""
     sync: Any = participant.sync
-    sync.__class__ = _guarded_class(type(sync))  # type: ignore[arg-type]
+    if not isinstance(sync, Guarded):
+        sync.__class__ = _guarded_class(type(sync))  # type: ignore[arg-type]
     sync.txkit_participant = participant
     if "dispatch" in vars(sync):  # a listener of its own has tied its events to its first class
         _listen(sync)
@@ -160,3 +162,7 @@ def _by_hand(participant: Participant, operation: str, *, closes: bool) -> Gener
             participant.ended_by_hand(operation)
         if closes:
             participant.was_closed()
+
+
+PLAIN_SESSION = _guarded_class(Session)
+"""SQLAlchemy's own session, guarded from the start: an instance whose class is changed is slower."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from sqlalchemy.engine import URL
+    from sqlalchemy.orm import Session
 
 BeforeSession: TypeAlias = Callable[["Database"], Awaitable[None]]
 
@@ -85,7 +86,7 @@ class Database:
         self._recipe = Recipe(url, engine_factory, session_factory, engine_options)
         self._target = self._recipe.target(host)
         self._before_session = before_session
-        self._checks_sessions = session_factory is not None  # ours is known to be right
+        self._factory_is_users = session_factory is not None
         self._name = name or self._recipe.name
         self._engines = LoopEngines()
         self.finish_timeout_s = finish_timeout_s
@@ -203,8 +204,10 @@ class Database:
                 _RETIRING.add(task)
         return engine
 
-    async def new_session(self) -> tuple[AsyncSession, LoopEngine]:
+    async def new_session(self, plain_class: type[Session]) -> tuple[AsyncSession, LoopEngine]:
         """Make a session that is bound to the engine of this event loop.
+
+        ``plain_class`` is the synchronous session below those of the default factory.
 
         Raises:
             TypeError: a factory gave what can't be used, or sessions bound elsewhere.
@@ -213,9 +216,10 @@ class Database:
         if self._before_session is not None:
             await self._before_session(self)
         engine = self.loop_engine()
+        if not self._factory_is_users:
+            return engine.sessions(sync_session_class=plain_class), engine
         session = engine.sessions()
-        if self._checks_sessions:
-            check_session(session, engine, self)
+        check_session(session, engine, self)
         return session, engine
 
     async def _retire(self, engine: LoopEngine) -> None:

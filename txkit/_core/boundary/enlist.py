@@ -9,7 +9,7 @@ from typing import Any
 
 from txkit._core.boundary import operations
 from txkit._core.context import Context, running_context
-from txkit._core.guard import guard
+from txkit._core.guard import PLAIN_SESSION, guard
 from txkit._core.participant import Participant
 from txkit.database import Database
 
@@ -23,7 +23,7 @@ async def enlist(context: Context, database: Database) -> Participant:
     if not isinstance(given, Database):
         message = f"a session comes from a txkit.Database, not from {type(given).__name__}"
         raise TypeError(message)
-    session, engine = await database.new_session()
+    session, engine = await database.new_session(PLAIN_SESSION)
     fresh = Participant(database, engine, session, context, context.outer)
     guard(fresh)
     found = context.participants.get(database)
@@ -39,7 +39,7 @@ async def enlist(context: Context, database: Database) -> Participant:
 
 async def new_own_session(database: Database) -> Participant:
     """Make a guarded session that belongs to no context."""
-    session, engine = await database.new_session()
+    session, engine = await database.new_session(PLAIN_SESSION)
     participant = Participant(database, engine, session, None, running_context())
     guard(participant)
     return participant
