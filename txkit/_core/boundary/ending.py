@@ -8,6 +8,7 @@ session is closed, and a connection in doubt is discarded.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from functools import partial
 from typing import TYPE_CHECKING
@@ -94,6 +95,9 @@ async def to_the_end(used: Sequence[Participant], work: Coroutine[Any, Any, None
 
     timeout_s = max([one.database.finish_timeout_s for one in used])
     await complete(work, timeout_s=timeout_s, discard=discard)
+    # Who waits for the connection gets it before this task can take it again: without this the
+    # slowest of many units took a third longer, measured in tests/benchmarks.
+    await asyncio.sleep(0)
 
 
 def log_rollback(name: str, reason: str) -> None:
