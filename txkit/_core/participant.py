@@ -10,23 +10,21 @@ Must not end anything itself: ``boundary`` does that.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from enum import Enum
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.engine import Engine
 from sqlalchemy.exc import InvalidRequestError
 
 from txkit._core.context import State
+from txkit._core.routing import live_bind, refuse_starvation
 from txkit._core.scope import Mark, Savepoint
 from txkit.database.statements import is_read
-from txkit.database.url import SQLITE
-from txkit.errors import AtomicControlError, ContextClosedError, PoolStarvationError
+from txkit.errors import AtomicControlError, ContextClosedError
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session, SessionTransaction
 
@@ -49,8 +47,9 @@ class Participant:
     """A session, its Database, and the context that it belongs to (None: the user's own).
 
     ``points`` are the user's open savepoints, ``gone`` those of blocks that were ended
-    from outside, ``broken`` is the mark of a session outside any context. ``only_read`` holds while every statement of the
-    transaction that came through the session was a plain SELECT.
+    from outside, ``broken`` is the mark of a session outside any context. ``only_read``
+    holds while every statement of the transaction that came through the session was a
+    plain SELECT.
     """
 
     __slots__ = (
@@ -149,23 +148,12 @@ class Participant:
             message = "this session was closed: ask db_session() for the one that belongs here now"
             raise InvalidRequestError(message)
         if self.connection is None:
-            self._refuse_starvation()
+            refuse_starvation(self)
             self.engine = self.database.loop_engine()
             self.only_read = True
         if self.only_read and statement is not None:
             self.only_read = is_read(statement)
-        live = self.engine.engine.sync_engine
-        if bind is self.home:
-            return live
-        if bind.engine.pool is not self.home.pool:
-            message = (
-                f"a session of {self.database!r} was routed to another engine: each Database has"
-                " one; make a Database for the other engine, and drop binds= and get_bind()"
-            )
-            raise TypeError(message)
-        if live is self.home or not isinstance(bind, Engine):
-            return bind
-        return self._moved(bind, live)
+        return live_bind(self, bind)
 
     def authorize(self, operation: str, *, ends_by: str) -> None:
         """Let the user end the transaction by hand, or refuse.
@@ -287,22 +275,3 @@ class Participant:
         """Whether it is the savepoint of an atomic block."""
         scopes = () if self.context is None else self.context.scopes
         return any(scope.held.get(self) is transaction for scope in scopes)
-
-    def _moved(self, bind: Engine, live: Engine) -> Engine:
-        """Give the engine that is to ``live`` what ``bind`` was to the first one."""
-        key = (bind, live)
-        if key not in self.moved:
-            self.moved[key] = live.execution_options(**bind.get_execution_options())
-        return self.moved[key]
-
-    def _refuse_starvation(self) -> None:
-        """Refuse to wait for a caller that waits for us: it runs in the same task."""
-        if self.home.dialect.name != SQLITE:
-            return
-        outer = self.outer
-        while outer is not None:
-            holder = outer.participants.get(self.database)
-            is_ours = outer.state is State.OPEN and outer.task is asyncio.current_task()
-            if is_ours and holder is not None and holder.connection is not None:
-                raise PoolStarvationError(self.name, outer.name, self.database)
-            outer = outer.outer

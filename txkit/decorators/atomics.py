@@ -14,8 +14,6 @@ from txkit.decorators.wrapper import F, Function, wrap
 from txkit.policy.current_transaction import Mode, parse_mode
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from sqlalchemy.ext.asyncio import AsyncSession
 
 Y = TypeVar("Y")
@@ -100,15 +98,6 @@ class Atomic(Block, Generic[Y]):
         """Enter the block; give the session if it is about one Database."""
         session: Any = await self.enter_atomic(self._databases, self._mode)
         return session  # type: ignore[no-any-return]
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Commit or roll back the block."""
-        await self.leave(error)
 
 
 atomic = Atomic[None]((), Mode())

@@ -15,8 +15,6 @@ from txkit.policy.definition import OPTIONS, Definition, define
 from txkit.policy.propagation import Propagation
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from txkit.policy.definition import ExceptionClasses, OutcomeRule
 
 
@@ -57,15 +55,6 @@ class _Unit(Block):
     async def __aenter__(self) -> None:
         """Enter the boundary as a block; it yields nothing."""
         self.enter_unit(self._definition, self._kind)
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End the block as the decorated function would end."""
-        await self.leave(error)
 
 
 class Transactional(_Unit):

@@ -21,7 +21,7 @@ from txkit.policy.definition import Definition
 from txkit.policy.propagation import Decision, decide
 
 if TYPE_CHECKING:
-    from types import FrameType
+    from types import FrameType, TracebackType
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -144,6 +144,15 @@ class Block:
         except BaseException as error:  # __aexit__ won't be called
             await self.leave(error)
             raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the block as the decorated function would end."""
+        await self.leave(error)
 
     async def leave(self, error: BaseException | None) -> None:
         """Leave the block that was entered last, here."""

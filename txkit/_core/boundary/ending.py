@@ -64,6 +64,16 @@ async def rollback_all(
         await to_the_end(used, work)
 
 
+async def rollback_after(
+    name: str, participants: Sequence[Participant], error: BaseException
+) -> None:
+    """Roll back and close because of ``error``, which leaves: what fails is attached to it."""
+    try:
+        await rollback_all(name, participants, f"{type(error).__name__} left it", close=True)
+    except Exception as failure:  # noqa: BLE001 - the first error leaves
+        attach(error, "cleaning up failed too", failure)
+
+
 def terminate_all(name: str, participants: Sequence[Participant]) -> None:
     """Break every connection off: the coroutine is closed and nothing can be awaited."""
     if participants:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txkit._core.boundary.ending import commit_all, rollback_all, terminate_all
+from txkit._core.boundary.ending import commit_all, rollback_after, rollback_all, terminate_all
 from txkit._core.boundary.enlist import new_own_session
-from txkit._core.boundary.notes import attach
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -53,17 +52,9 @@ class OwnSession:
                     raise mark.refusal(self._name, ended=True)
                 await commit_all(self._name, [self._one], close=True)
             except BaseException as failure:
-                await self._roll_back_after(failure)
+                await rollback_after(self._name, [self._one], failure)
                 raise
         elif error is None:
             await rollback_all(self._name, [self._one], "not committed", close=True)
         else:
-            await self._roll_back_after(error)
-
-    async def _roll_back_after(self, error: BaseException) -> None:
-        try:
-            await rollback_all(
-                self._name, [self._one], f"{type(error).__name__} left it", close=True
-            )
-        except Exception as failure:  # noqa: BLE001 - the first error leaves
-            attach(error, "cleaning up failed too", failure)
+            await rollback_after(self._name, [self._one], error)

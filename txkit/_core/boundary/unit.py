@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from txkit._core.boundary.ending import commit_all, rollback_all, terminate_all
+from txkit._core.boundary.ending import commit_all, rollback_after, rollback_all, terminate_all
 from txkit._core.boundary.notes import attach
 from txkit._core.context import Context, Place, current, go_back, install, running_context
 from txkit._core.scope import Scope
@@ -141,10 +141,5 @@ async def _roll_back_wanted(context: Context, reason: str) -> None:
 
 
 async def _roll_back_after(context: Context, error: BaseException) -> None:
-    if not context.participants:
-        return
-    reason = f"{type(error).__name__} left it"
-    try:
-        await rollback_all(context.name, context.in_order_of_use(), reason, close=True)
-    except Exception as failure:  # noqa: BLE001 - the first error leaves
-        attach(error, "cleaning up failed too", failure)
+    if context.participants:
+        await rollback_after(context.name, context.in_order_of_use(), error)
