@@ -17,7 +17,7 @@ import pytest
 
 from tests import server as postgres
 from txkit import Database
-from txkit._core.context import current
+from txkit._core.place import current
 
 _NUMBERS = itertools.count(1)
 _SCHEMA = "CREATE TABLE note (id {key}, text VARCHAR(200) NOT NULL)"

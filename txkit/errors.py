@@ -6,10 +6,15 @@ The tree (programming errors first, run-time errors below them)::
     |-- NoContextError              a session was asked for outside a context
     |-- ContextClosedError          the context that it was asked of has ended
     |-- TransactionRequiredError    mandatory, and no context is there
+    |-- TransactionNotAllowedError  never, and a context is there
+    |-- IncompatibleTransactionError  a joined call asks for what the boundary is not
     |-- OpenTransactionError        atomic met a transaction that it may not end
     |-- AtomicControlError          an atomic block was to be ended from inside
     |-- UnexpectedRollbackError     what looked like a success was rolled back
     |-- PartialCommitError          one Database committed, another one did not
+    |-- CommitOutcomeUnknownError   COMMIT was sent, and no answer came
+    |-- TransactionTimeoutError     timeout_s has passed; a TimeoutError too
+    |-- AfterCommitError            committed, but hooks failed; an ExceptionGroup too
     `-- PoolStarvationError         waiting could never have succeeded
 
 Each text says what happened, to which function, and what to do; the data are
@@ -19,7 +24,7 @@ This module must not know sessions, engines or the event loop.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy.exc import InvalidRequestError
 
@@ -29,13 +34,18 @@ if TYPE_CHECKING:
     from txkit.database import Database
 
 __all__ = [
+    "AfterCommitError",
     "AtomicControlError",
+    "CommitOutcomeUnknownError",
     "ContextClosedError",
+    "IncompatibleTransactionError",
     "NoContextError",
     "OpenTransactionError",
     "PartialCommitError",
     "PoolStarvationError",
+    "TransactionNotAllowedError",
     "TransactionRequiredError",
+    "TransactionTimeoutError",
     "TxkitError",
     "UnexpectedRollbackError",
 ]
@@ -86,20 +96,81 @@ class ContextClosedError(TxkitError):
 
 
 class TransactionRequiredError(TxkitError):
-    """A function with ``propagation="mandatory"`` was called without a context.
+    """What needs a transaction was called where none can be.
 
-    Its body was not entered and nothing was sent.
+    A function with ``propagation="mandatory"`` without a context, or
+    ``set_rollback_only()`` in autocommit. Its body was not entered, nothing was
+    sent, and the caller's context is not marked.
+
+    Attributes:
+        function: the decorated function, or ``"set_rollback_only"``.
+    """
+
+    def __init__(self, function: str, *, in_autocommit: bool = False) -> None:
+        self.function = function
+        if in_autocommit:
+            text = (
+                f"{function}() was called in autocommit, where each statement is durable at once and"
+                " nothing can be rolled back: raise an exception, or open a transaction with"
+                " @transactional"
+            )
+        else:
+            text = (
+                f"{function!r} has propagation='mandatory' and was called where no transaction can"
+                " be joined: call it from a function that is decorated with @transactional, or give"
+                " it propagation='required'"
+            )
+        super().__init__(text)
+
+
+class TransactionNotAllowedError(TxkitError):
+    """A function with ``propagation="never"`` was called inside a context.
+
+    Its body was not entered, nothing was sent, and the caller's context is not
+    marked rollback-only.
 
     Attributes:
         function: the decorated function.
+        opened_by: the boundary that had opened the context.
     """
 
-    def __init__(self, function: str) -> None:
+    def __init__(self, function: str, opened_by: str) -> None:
         self.function = function
+        self.opened_by = opened_by
         super().__init__(
-            f"{function!r} has propagation='mandatory' and was called where no context is open:"
-            " call it from a function that is decorated with @transactional, or give it"
-            " propagation='required'"
+            f"{function!r} has propagation='never' and was called in the context of {opened_by!r}:"
+            " call it outside of any transaction, or give it propagation='not_supported', which"
+            " sets the context aside for as long as it runs"
+        )
+
+
+class IncompatibleTransactionError(TxkitError):
+    """A call asks for a transaction that the one it would join is not.
+
+    Its body was not entered (or, for a Database that came into use inside it, no
+    session was given), nothing of it was sent, and the context is not marked.
+
+    Attributes:
+        function: the call that would have joined.
+        boundary: the function that opened the context.
+        option: ``"isolation"``, ``"read_only"`` or ``"deferrable"``.
+        asked: the value that the call asks for.
+        found: the value that the transaction has.
+    """
+
+    def __init__(
+        self, function: str, boundary: str, option: str, *, asked: object, found: object
+    ) -> None:
+        self.function = function
+        self.boundary = boundary
+        self.option = option
+        self.asked = asked
+        self.found = found
+        super().__init__(
+            f"{function!r} can't join the transaction of {boundary!r} ({option}={found}): it asks"
+            f" for {option}={asked}, and a transaction can't be changed once it is open; give both"
+            " the same value, leave the option of the inner one out, or make it a unit of its own"
+            " with @new_context"
         )
 
 
@@ -161,6 +232,7 @@ class UnexpectedRollbackError(TxkitError):
         function: the boundary or block that could not commit.
         culprit: the joined function that doomed it, or what else did.
         reason: what the culprit said, or its exception in words.
+        ended: whether it was rolled back; False: that is still to be done.
     """
 
     def __init__(
@@ -169,6 +241,7 @@ class UnexpectedRollbackError(TxkitError):
         self.function = function
         self.culprit = culprit
         self.reason = reason
+        self.ended = ended
         outcome = "was rolled back" if ended else "can only be rolled back"
         if own:
             text = f"it asked for that itself ({reason}); roll back by hand to begin anew"
@@ -211,6 +284,92 @@ class PartialCommitError(TxkitError):
             f" {failed.name!r} failed, and {_names(self.rolled_back)} rolled back; repair by hand,"
             " and let the write that may be repeated come last"
         )
+
+
+class CommitOutcomeUnknownError(TxkitError):
+    """COMMIT was sent, and its answer never came.
+
+    The work is committed as a whole or rolled back as a whole, and nobody here can
+    tell which. The connection is discarded. What broke it is the ``__cause__``. Also
+    raised where a COMMIT or ROLLBACK that was sent as text has ended the transaction.
+
+    Attributes:
+        function: the unit whose outcome it is.
+        database: the Database that it is about.
+        reason: why nobody can tell.
+    """
+
+    def __init__(
+        self,
+        function: str,
+        database: Database,
+        reason: str = "COMMIT was sent and not answered",
+    ) -> None:
+        self.function = function
+        self.database = database
+        self.reason = reason
+        super().__init__(
+            f"{function!r} may be committed or rolled back on {database!r} ({reason}): look in the"
+            " database before you repeat it, for a row that only it could have written, for example"
+        )
+
+
+class TransactionTimeoutError(TxkitError, TimeoutError):
+    """A unit took longer than its ``timeout_s``; what was open is rolled back.
+
+    Raised by a boundary: nothing of its transaction is in the database (what was
+    committed earlier, by hand or by an atomic block, stays). Raised by a joined
+    call: what it joined may only be rolled back.
+
+    Attributes:
+        function: the decorated function or block.
+        timeout_s: its limit, in seconds.
+    """
+
+    def __init__(self, function: str, timeout_s: float) -> None:
+        self.function = function
+        self.timeout_s = timeout_s
+        super().__init__(
+            f"{function!r} took longer than its timeout_s={timeout_s:g} and was rolled back: raise"
+            " the limit, or do less in one transaction"
+        )
+
+
+class AfterCommitError(TxkitError, ExceptionGroup[Exception]):
+    """The work *is* committed; hooks that ran after the commit failed.
+
+    Everything that was to be committed is durable, and every hook was run. Don't
+    repeat the unit.
+
+    Attributes:
+        function: the unit that was committed.
+        result: what its function returned; None for a block or a commit by hand.
+        exceptions: what the hooks raised.
+    """
+
+    function: str
+    result: Any
+
+    def __new__(cls, function: str, exceptions: Sequence[Exception]) -> Self:
+        """Make the group."""
+        message = (
+            f"{function!r} is committed, but hooks that ran after the commit failed: don't run it"
+            " again; repair what they should have done, or register them with robust=True if they"
+            " may fail"
+        )
+        self = super().__new__(cls, message, exceptions)
+        self.function = function
+        self.result = None
+        return self
+
+    def __init__(self, function: str, exceptions: Sequence[Exception]) -> None:
+        super().__init__(function, exceptions)
+
+    def derive(self, excs: Sequence[Any], /) -> Any:
+        """Make a part of the group, for ``except*``."""
+        part = AfterCommitError(self.function, excs)
+        part.result = self.result
+        return part
 
 
 class PoolStarvationError(TxkitError):

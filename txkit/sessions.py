@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from txkit._core.boundary.ending import commit_all, rollback_all
-from txkit._core.boundary.enlist import enlist
+from txkit._core.boundary.byhand import commit_by_hand, rollback_by_hand
+from txkit._core.boundary.enlist import give
 from txkit._core.boundary.joining import ask_for_rollback
 from txkit._core.boundary.own import OwnSession
-from txkit._core.context import open_place, running_context
+from txkit._core.permission import authorize
+from txkit._core.place import open_place, running_context
 from txkit.decorators import new_context
 from txkit.decorators.atomics import Atomic
 from txkit.policy.current_transaction import CurrentTransaction, parse_mode
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from txkit._core.context import Context
     from txkit._core.participant import Participant
     from txkit.database import Database
 
@@ -47,7 +49,9 @@ async def db_session(database: Database) -> AsyncSession:
     Cancellation: nothing has happened, or the session is there.
     """
     context = open_place("db_session").context
-    one = context.participants.get(database) or await enlist(context, database)
+    one = context.participants.get(database)
+    if one is None or context.asked:
+        one = await give(context, database)
     return one.session
 
 
@@ -71,9 +75,9 @@ async def commit_db_session(database: Database) -> None:
     Cancellation: before COMMIT was sent the transaction is open; from then on it is
     finished first.
     """
-    one = _participant("commit_db_session", database, ends_by="commit")
+    context, one = _participant("commit_db_session", database, ends_by="commit")
     if one is not None and one.in_transaction:
-        await commit_all("commit_db_session()", [one], close=False)
+        await commit_by_hand(context, f"commit_db_session() in {context.name}", [one])
 
 
 async def rollback_db_session(database: Database) -> None:
@@ -91,10 +95,11 @@ async def rollback_db_session(database: Database) -> None:
 
     Cancellation: it is rolled back all the same.
     """
-    one = _participant("rollback_db_session", database, ends_by="rollback")
+    context, one = _participant("rollback_db_session", database, ends_by="rollback")
+    context.rolled_back(database, by_hand=True)
     if one is not None:
-        await rollback_all("rollback_db_session()", [one], "asked for", close=False)
-    open_place("rollback_db_session").context.rolled_back(database, by_hand=True)
+        name = f"rollback_db_session() in {context.name}"
+        await rollback_by_hand(context, name, [one], "asked for", close=False)
 
 
 async def close_db_session(database: Database) -> None:
@@ -111,10 +116,11 @@ async def close_db_session(database: Database) -> None:
 
     Cancellation: it is closed all the same.
     """
-    one = _participant("close_db_session", database, ends_by="rollback")
+    context, one = _participant("close_db_session", database, ends_by="rollback")
+    context.rolled_back(database, by_hand=True)
     if one is not None:
-        await rollback_all("close_db_session()", [one], "closed", close=True)
-    open_place("close_db_session").context.rolled_back(database, by_hand=True)
+        name = f"close_db_session() in {context.name}"
+        await rollback_by_hand(context, name, [one], "closed", close=True)
 
 
 def atomic_db_session(
@@ -188,18 +194,24 @@ def in_transaction(database: Database | None = None) -> bool:
         database: the Database in question; None: any.
     """
     context = running_context()
-    return context is not None and any(
-        one.in_transaction
-        for one in context.participants.values()
-        if database is None or one.database is database
+    return (
+        context is not None
+        and not context.autocommit
+        and any(
+            one.in_transaction
+            for one in context.participants.values()
+            if database is None or one.database is database
+        )
     )
 
 
-def _participant(function: str, database: Database, *, ends_by: str) -> Participant | None:
+def _participant(
+    function: str, database: Database, *, ends_by: str
+) -> tuple[Context, Participant | None]:
     context = open_place(function).context
     one = context.participants.get(database)
     if one is None:
         context.refuse_control(database, f"{function}()")
     else:
-        one.authorize(f"{function}()", ends_by=ends_by)
-    return one
+        authorize(one, f"{function}()", ends_by=ends_by)
+    return context, one

@@ -159,8 +159,10 @@ def query_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             return
         pooled.add(driver)
         if execute is None:
-            execute = type(driver).execute
-            monkeypatch.setattr(type(driver), "execute", log_simple)
+            # The driver's own class: what txkit's subclass adds to BEGIN is sent, too.
+            owner = next(cls for cls in reversed(type(driver).__mro__) if "execute" in vars(cls))
+            execute = owner.execute
+            monkeypatch.setattr(owner, "execute", log_simple)
 
     event.listen(Pool, "checkout", attach)
     event.listen(Engine, "before_cursor_execute", log_prepared)

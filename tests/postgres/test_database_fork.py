@@ -18,7 +18,7 @@ from tests.conftest import PostgresJudge
 from tests.notes import write
 from tests.postgres.test_database import pid, until_gone
 from txkit import Database, transactional
-from txkit._core.context import current
+from txkit._core.place import current
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here, so nothing to promise"),

@@ -49,6 +49,28 @@ PAGES = {
         rehearsal(): it would work
         after the rehearsal: kept
     """,
+    "hooks": """
+        tea: committed
+        mail: tea
+        after tea was ordered: tea
+        milk: rolled_back
+        after PermissionError left order_and_pay: tea
+        unreachable: committed
+        order 'unreachable': no mail server
+        after AfterCommitError left order: tea, unreachable
+    """,
+    "outbox": """
+        after two orders: milk, tea
+        mail 1: thank you for ordering tea
+        mail 2: thank you for ordering milk
+        after the postman's round: milk, tea
+    """,
+    "options": """
+        the report counts 0, and again 0
+        after the report: written during the report
+        after the database refused to write: written during the report
+        after TransactionTimeoutError left reserve: written during the report
+    """,
 }
 
 

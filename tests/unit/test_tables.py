@@ -15,27 +15,31 @@ from txkit.policy.current_transaction import (
     decide_entry,
     parse_mode,
 )
-from txkit.policy.propagation import Decision, decide
+from txkit.policy.propagation import Decision, Surroundings, decide
 
 
 @pytest.mark.parametrize(
-    ("propagation", "there", "decision"),
+    ("propagation", "within", "without", "in_autocommit"),
     [
-        ("required", True, Decision.JOIN),
-        ("required", False, Decision.OPEN),
-        ("requires_new", True, Decision.OPEN),
-        ("requires_new", False, Decision.OPEN),
-        ("mandatory", True, Decision.JOIN),
-        ("mandatory", False, Decision.REFUSE),
+        ("required", "JOIN", "OPEN", "OPEN"),
+        ("requires_new", "OPEN", "OPEN", "OPEN"),
+        ("nested", "SAVEPOINT", "OPEN", "OPEN"),
+        ("mandatory", "JOIN", "REFUSE_WITHOUT", "REFUSE_WITHOUT"),
+        ("supports", "JOIN", "AUTOCOMMIT", "JOIN"),
+        ("not_supported", "AUTOCOMMIT", "AUTOCOMMIT", "JOIN"),
+        ("never", "REFUSE_WITHIN", "AUTOCOMMIT", "JOIN"),
     ],
 )
-def test_propagation(propagation: str, there: bool, decision: Decision) -> None:
-    assert decide(Propagation(propagation), context_is_open=there) is decision
+def test_propagation(propagation: str, within: str, without: str, in_autocommit: str) -> None:
+    how = Propagation(propagation)
+    assert decide(how, Surroundings.TRANSACTION) is Decision[within]
+    assert decide(how, Surroundings.NONE) is Decision[without]
+    assert decide(how, Surroundings.AUTOCOMMIT) is Decision[in_autocommit]
 
 
 def test_propagation_is_total() -> None:
-    for propagation, there in itertools.product(Propagation, (True, False)):
-        assert decide(propagation, context_is_open=there)
+    for propagation, surroundings in itertools.product(Propagation, Surroundings):
+        assert decide(propagation, surroundings)
 
 
 @pytest.mark.parametrize("mode", [None, *CurrentTransaction])

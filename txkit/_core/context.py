@@ -1,12 +1,9 @@
-"""The context: what the ContextVar holds while a boundary is open.
+"""The context: what is open between the start and the end of a boundary.
 
 One participant (a session and its transaction) per Database, made on demand;
-a stack of scopes (the context itself, then its atomic blocks); and the marks
-of what may only be rolled back. A context is shared by everything that runs
-inside, a place is not: it is where the running code stands in its context.
-
-This is the only ContextVar of txkit. It is set and restored by value, never by
-token: a generator or another task may be the one that restores it.
+a stack of scopes (the context itself, then its atomic blocks); the marks of what
+may only be rolled back; and, once there is one, the ledger of hooks. Shared by
+everything that runs inside.
 
 Must not send SQL: ``boundary`` does that.
 """
@@ -14,37 +11,48 @@ Must not send SQL: ``boundary`` does that.
 from __future__ import annotations
 
 import asyncio
-import os
-from contextvars import ContextVar
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from txkit.errors import AtomicControlError, ContextClosedError, NoContextError
+from txkit._core.hooks import Ledger
+from txkit.errors import AtomicControlError
+from txkit.policy.characteristics import PLAIN, Characteristics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from txkit._core.hooks import Witness
+    from txkit._core.limit import Limit
     from txkit._core.participant import Participant
     from txkit._core.scope import Mark, Savepoint, Scope
     from txkit.database import Database
 
 
 class State(Enum):
-    """A context is open, then closed, and never open again."""
+    """A context is open, then closed, and never open again.
+
+    While hooks run there is none; what stands in its place knows who waits for them.
+    """
 
     OPEN = "open"
     CLOSED = "closed"
+    ASIDE = "set aside"
 
 
 class Context:
     """Sessions, scopes and state of one boundary.
 
     ``clock`` counts statements, so that one can say what was used since when.
+    ``asked`` are the joined calls that run and want the level of every Database
+    checked which comes into use.
     """
 
     __slots__ = (
+        "asked",
+        "autocommit",
+        "characteristics",
         "clock",
         "doomed",
+        "ledger",
+        "limit",
         "name",
         "outer",
         "participants",
@@ -55,7 +63,18 @@ class Context:
         "used",
     )
 
-    def __init__(self, root: Scope, outer: Context | None) -> None:
+    def __init__(
+        self,
+        root: Scope,
+        outer: Context | None,
+        characteristics: Characteristics = PLAIN,
+        limit: Limit | None = None,
+    ) -> None:
+        self.characteristics = characteristics
+        self.autocommit = characteristics.autocommit
+        self.limit = limit
+        self.ledger: Ledger | None = None
+        self.asked: list[tuple[str, Characteristics]] = []
         self.name = root.name
         self.root = root
         self.outer = outer
@@ -73,10 +92,15 @@ class Context:
         An idle connection keeps the ContextVars of the task that opened it.
         """
         self.state = State.CLOSED
-        self.outer = self.task = None
+        self.outer = self.task = self.ledger = None
         self.used.clear()
         for scope in self.scopes:
             scope.clear()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing was declared for its transactions."""
+        return self.characteristics is PLAIN
 
     def tick(self) -> int:
         """Count on: something was used or opened."""
@@ -134,7 +158,7 @@ class Context:
         for scope in reversed(self.scopes[1:]):
             if scope.mark is not None and scope.owns(one.database):
                 return scope.mark
-        return self.root.mark_on(one.database)
+        return self.root.mark_on(one.database) or one.broken_mark()
 
     def final_mark(self) -> Mark | None:
         """Give the mark that keeps the context from committing; its own request goes first."""
@@ -147,6 +171,7 @@ class Context:
             return []
         root, everyone = self.root, self._all()
         marks = [mark for one in everyone if (mark := self.mark_on(one)) is not None]
+        marks += [mark for one in everyone if (mark := one.broken_mark()) is not None]
         is_mended = root.mended and all(
             one.database in root.mended for one in everyone if one.in_transaction
         )
@@ -195,79 +220,23 @@ class Context:
     def _all(self) -> list[Participant]:
         return list(self.participants.values())
 
+    def innermost(self, before: int | None = None) -> Scope | Savepoint:
+        """Give the unit that was opened last, of those opened before a count."""
+        units: list[Scope | Savepoint] = [*self.scopes]
+        for one in self._all():
+            units += one.points.values()
+        if before is not None:
+            units = [unit for unit in units if unit.order < before or unit is self.root]
+        return max(units, key=lambda unit: unit.order)
 
-class Place:
-    """Where the running code stands: in which context, and in whose name.
+    def witnesses(self) -> list[Witness]:
+        """Give the transactions that are open, for hooks to remember."""
+        if self.autocommit:
+            return []
+        return [one.witnessed() for one in self._all() if one.in_transaction]
 
-    ``caller`` is the joined function that runs, None while the scope's own does.
-    ``before`` is the place to go back to.
-    """
-
-    __slots__ = ("before", "caller", "context")
-
-    def __init__(self, context: Context, caller: str | None, before: Place | None) -> None:
-        self.context = context
-        self.caller = caller
-        self.before = before
-
-
-_CURRENT: ContextVar[Place | None] = ContextVar("txkit", default=None)
-
-current: Callable[[], Place | None] = _CURRENT.get
-"""Give the place of the running code, in a context that is open or closed, or None."""
-
-install: Callable[[Place | None], object] = _CURRENT.set
-"""Make a place the current one."""
-
-
-def go_back(mine: Place) -> None:
-    """Leave a place; nothing to do for who stands elsewhere.
-
-    A generator may be left before who stands inside it, and a coroutine that is
-    closed (by the garbage collector, for example) runs its exits in the task that
-    closes it.
-    """
-    here = current()
-    if here is mine:
-        install(mine.before)
-        return
-    inner = here
-    while inner is not None and inner.before is not mine:
-        inner = inner.before
-    if inner is not None:
-        inner.before = mine.before
-        while here is not None and here.context.state is State.CLOSED:
-            here = here.before
-        install(here)
-
-
-def running_context() -> Context | None:
-    """Give the context of the running code if it is open."""
-    place = current()
-    if place is None or place.context.state is not State.OPEN:
-        return None
-    return place.context
-
-
-def open_place(function: str) -> Place:
-    """Give the current place in an open context, or say what is missing.
-
-    Raises:
-        NoContextError: there is none.
-        ContextClosedError: its boundary has ended.
-    """
-    place = current()
-    if place is None:
-        raise NoContextError(function)
-    if place.context.state is not State.OPEN:
-        what = f"{function}()"
-        raise ContextClosedError(what, place.context.name)
-    return place
-
-
-def _forget_in_child() -> None:
-    install(None)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_in_child)
+    def hooks(self) -> Ledger:
+        """Give the ledger, made with the first hook."""
+        if self.ledger is None:
+            self.ledger = Ledger(self.root)
+        return self.ledger

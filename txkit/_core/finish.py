@@ -25,9 +25,17 @@ T = TypeVar("T")
 
 
 async def complete(
-    work: Coroutine[Any, Any, T], *, timeout_s: float, discard: Callable[[], None]
+    work: Coroutine[Any, Any, T],
+    *,
+    timeout_s: float,
+    discard: Callable[[], None],
+    deadline: float | None = None,
+    hurried: bool = False,
 ) -> T:
     """Run ``work`` to its end and return its result.
+
+    ``deadline``, on the loop's clock, is when the work is broken off at the latest;
+    ``hurried`` says that the caller was cancelled before it came here.
 
     Cancellation: the work goes on for up to ``timeout_s`` seconds, then
     ``discard`` is called to break it off; ``CancelledError`` leaves afterwards,
@@ -37,11 +45,19 @@ async def complete(
     task = loop.create_task(work, name="txkit: finishing")
     ended = loop.create_future()  # what asyncio.shield does, at half of its price
     task.add_done_callback(partial(_tell, ended))
+    if deadline is not None:
+        alarm = loop.call_at(deadline, _break_off, task, discard)
+        task.add_done_callback(lambda _: alarm.cancel())
     try:
-        await ended
+        if hurried:
+            await _wait_out(task, timeout_s, discard)
+        else:
+            await ended
     except asyncio.CancelledError as cancelled:
         await _wait_out(task, timeout_s, discard)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            cancelled.add_note("txkit: finishing took too long and was broken off")
+        elif (error := task.exception()) is not None:
             cancelled.add_note(
                 f"txkit: finishing failed meanwhile: {type(error).__name__}: {error}"
             )
@@ -63,11 +79,15 @@ async def _wait_out(task: asyncio.Task[Any], timeout_s: float, discard: Callable
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait({task}, timeout=left)
         if not task.done():
-            discard()
-            task.cancel()
+            _break_off(task, discard)
         while not task.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait({task})
+
+
+def _break_off(task: asyncio.Task[Any], discard: Callable[[], None]) -> None:
+    discard()
+    task.cancel()
 
 
 def _anyio_shield() -> AbstractContextManager[object]:

@@ -8,24 +8,33 @@ of ``PLAIN_SESSION`` at once.) Only the synchronous ``Session`` below
 the ``AsyncSession`` is guarded, since every way to the database leads there
 (``run_sync``, ``session.begin()``, lazy loads).
 
-Must not know why something is refused: the participant decides.
+Must not know why something is refused: ``permission`` decides.
 """
 
 from __future__ import annotations
 
 import contextlib
+from asyncio import CancelledError
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
 
-from txkit._core.participant import Control, Participant
+from txkit._core.committing import explained
+from txkit._core.control import ByBoundary, Control
+from txkit._core.permission import authorize, refuse_doomed, refuse_release, route
+from txkit._core.telling import prepare_by_hand, raise_failures, tell_by_hand
+from txkit._core.transactions import guard_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from sqlalchemy.engine import Connection, Engine
+
+    from txkit._core.participant import Participant
 
 
 class Guarded(Session):
@@ -36,22 +45,32 @@ class Guarded(Session):
     def get_bind(self, *args: Any, **kwargs: Any) -> Engine | Connection:
         """Route the statement that is about to run, or refuse it."""
         bind = super().get_bind(*args, **kwargs)
-        return self.txkit_participant.route(bind, kwargs.get("clause"))
+        return route(self.txkit_participant, bind, kwargs.get("clause"))
 
     def begin(self, nested: bool = False) -> SessionTransaction:  # noqa: FBT001, FBT002
         """Refuse a transaction of its own inside an atomic block; savepoints are allowed."""
         one = self.txkit_participant
         if not nested:
-            one.authorize("session.begin()", ends_by="begin")
+            authorize(one, "session.begin()", ends_by="begin")
+        elif one.is_suspect:
+            refuse_doomed(one)
         transaction = super().begin(nested)
-        if nested and one.control is Control.USER:
-            one.set_savepoint(transaction)
+        if one.control is Control.USER:
+            guard_transaction(transaction)
+            if nested:
+                one.set_savepoint(transaction)
         return transaction
 
     def flush(self, objects: Any = None) -> None:
         """Refuse before the flush begins: a refusal inside would end the transaction."""
-        self.txkit_participant.refuse_doomed()
-        super().flush(objects)
+        one = self.txkit_participant
+        if one.is_suspect and one.has_changes:
+            refuse_doomed(one)
+        try:
+            super().flush(objects)
+        except BaseException as error:
+            one.flush_failed(error)
+            raise
 
     def add(self, instance: object, *args: Any, **kwargs: Any) -> None:
         """Note that the session is used."""
@@ -64,13 +83,23 @@ class Guarded(Session):
         super().delete(instance)
 
     def commit(self) -> None:
-        """Commit by hand, where that is allowed."""
-        self.txkit_participant.authorize("session.commit()", ends_by="commit")
-        super().commit()
+        """Commit by hand, where that is allowed; hooks run before and after it."""
+        one = self.txkit_participant
+        authorize(one, "session.commit()", ends_by="commit")
+        _prepare(one)
+        try:
+            super().commit()
+        except BaseException as error:
+            _explain(one, error)
+            raise
+        finally:
+            if one.control is Control.USER and not one.sync.is_active:
+                _roll_back_refused(one)
+        _complain(one, "session.commit()", committed=True)
 
     def prepare(self) -> None:
         """Prepare by hand, where that is allowed."""
-        self.txkit_participant.authorize("session.prepare()", ends_by="commit")
+        authorize(self.txkit_participant, "session.prepare()", ends_by="commit")
         super().prepare()
 
     def rollback(self) -> None:
@@ -121,6 +150,7 @@ def _guarded_class(cls: type[Session]) -> type[Session]:
 def _listen(target: Any) -> None:
     event.listen(target, "after_begin", _after_begin)
     event.listen(target, "before_commit", _before_commit)
+    event.listen(target, "after_commit", _after_commit)
     event.listen(target, "after_soft_rollback", _after_soft_rollback)
     event.listen(target, "after_transaction_end", _after_transaction_end)
 
@@ -137,9 +167,15 @@ def _before_commit(session: Guarded) -> None:
     if one.control is Control.USER:
         savepoint = session.get_nested_transaction()
         if savepoint is None:
-            one.authorize("the commit of its transaction", ends_by="commit")
+            authorize(one, "the commit of its transaction", ends_by="commit")
+            _prepare(one)
+            authorize(one, "the commit of its transaction", ends_by="commit")
         else:
-            one.refuse_release(savepoint)
+            refuse_release(one, savepoint)
+
+
+def _after_commit(session: Guarded) -> None:
+    session.txkit_participant.committed()
 
 
 def _after_soft_rollback(session: Guarded, previous: SessionTransaction) -> None:
@@ -147,21 +183,74 @@ def _after_soft_rollback(session: Guarded, previous: SessionTransaction) -> None
 
 
 def _after_transaction_end(session: Guarded, transaction: SessionTransaction) -> None:
-    session.txkit_participant.ended(transaction)
+    one = session.txkit_participant
+    one.ended(transaction)
+    if one.control is Control.USER and _has_due(one) and in_greenlet():
+        await_only(tell_by_hand(one))
+
+
+def _has_due(one: Participant) -> bool:
+    return (
+        one.context is not None and one.context.ledger is not None and bool(one.context.ledger.due)
+    )
+
+
+def _prepare(one: Participant) -> None:
+    """Flush, which may register hooks, and run those of a commit by hand."""
+    if one.control is not Control.USER:
+        return
+    one.sync.flush()
+    if one.context is not None and one.context.ledger is not None and in_greenlet():
+        await_only(prepare_by_hand(one))
+
+
+def _explain(one: Participant, error: BaseException) -> None:
+    """Raise what a failed commit by hand means; a cancellation leaves as it is."""
+    told = explained(f"session.commit() in {one.name}", one, error)
+    limit = None if one.context is None else one.context.limit
+    if not isinstance(error, CancelledError):
+        if told is not error:
+            raise told
+    elif limit is not None:
+        limit.in_doubt = told
+
+
+def _roll_back_refused(one: Participant) -> None:
+    """End what a failed end by hand has left: the server rolls it back, or has done so."""
+    try:
+        with ByBoundary(one):
+            plain(one.sync).rollback()
+    except Exception:  # noqa: BLE001 - the first error leaves
+        one.discard()
+        with ByBoundary(one), contextlib.suppress(Exception):
+            plain(one.sync).rollback()
+    one.was_dropped()
+    if _has_due(one) and in_greenlet():
+        await_only(tell_by_hand(one))
+
+
+def _complain(one: Participant, operation: str, *, committed: bool = False) -> None:
+    """Raise what hooks have raised that ran after an end by hand."""
+    if one.context is not None and one.control is not Control.BOUNDARY:
+        raise_failures(one.context, f"{operation} in {one.context.name}", committed=committed)
 
 
 @contextlib.contextmanager
 def _by_hand(participant: Participant, operation: str, *, closes: bool) -> Generator[None]:
     """Let the user roll back or close, where that is allowed, and note it even if it fails."""
-    participant.authorize(operation, ends_by="rollback")
+    authorize(participant, operation, ends_by="rollback")
     was_open = participant.connection is not None
     try:
         yield
+    except Exception:
+        _roll_back_refused(participant)
+        raise
     finally:
         if was_open:
             participant.ended_by_hand(operation)
         if closes:
             participant.was_closed()
+    _complain(participant, operation)
 
 
 PLAIN_SESSION = _guarded_class(Session)

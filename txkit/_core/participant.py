@@ -1,30 +1,34 @@
 """A participant: one Database's part in a context.
 
-It holds the session, knows the connection while a transaction is open on it,
-and is asked by the guarded session before every statement and every attempt to
-end the transaction: the one place that can refuse before anything is sent.
-"Participant" is the word of two-phase commit.
+It holds the session, knows the connection while a transaction is open on it, and
+is told what becomes of both: begun, failed, rolled back, ended. "Participant" is
+the word of two-phase commit.
 
-Must not end anything itself: ``boundary`` does that.
+Must not end anything itself (``boundary`` does that), nor refuse (``permission``).
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from enum import Enum
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import InvalidRequestError
-
-from txkit._core.context import State
-from txkit._core.routing import live_bind, refuse_starvation
+from txkit._core.control import Control
+from txkit._core.hooks import Outcome, Witness
+from txkit._core.notes import in_words
+from txkit._core.place import current
+from txkit._core.routing import options_of
 from txkit._core.scope import Mark, Savepoint
-from txkit.database.statements import is_read
-from txkit.errors import AtomicControlError, ContextClosedError
+from txkit.database.engines import hang_up
+from txkit.database.postgresql import READ_WRITE, limits, send_with_begin
+from txkit.database.sqlite import interrupt
+from txkit.database.url import POSTGRESQL
+from txkit.database.watch import follow, follow_undoing
+from txkit.errors import ContextClosedError
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.engine import Connection, Engine, NestedTransaction
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session, SessionTransaction
 
@@ -35,40 +39,46 @@ if TYPE_CHECKING:
 log = logging.getLogger("txkit")
 
 
-class Control(Enum):
-    """Who may end the transaction just now."""
-
-    USER = "the user, by hand"
-    BOUNDARY = "the boundary, which is at it"
-    CLOSED = "nobody, the session was closed"
-
-
 class Participant:
     """A session, its Database, and the context that it belongs to (None: the user's own).
 
     ``points`` are the user's open savepoints, ``gone`` those of blocks that were ended
-    from outside, ``broken`` is the mark of a session outside any context. ``only_read``
-    holds while every statement of the transaction that came through the session was a
-    plain SELECT.
+    from outside. ``broken`` is the first error of the transaction that nothing has undone
+    yet, ``broken_in`` the savepoint that can undo it, ``last_mark`` that of the last error,
+    undone or not, ``failure`` the error itself.
+    ``sealed_by`` and ``tampered`` are of a session outside any context that the user may
+    not end. ``only_read`` holds while every statement of the transaction that came through
+    the session was a plain SELECT. ``has_committed`` and ``in_doubt`` tell of an end that
+    is being reported.
     """
 
     __slots__ = (
+        "__weakref__",
         "broken",
+        "broken_in",
         "connection",
         "context",
         "control",
         "database",
         "engine",
+        "failure",
+        "last_mark",
         "gone",
+        "has_committed",
         "home",
+        "in_doubt",
         "last_used",
         "moved",
         "only_read",
+        "options",
         "outer",
         "points",
+        "released",
         "sealed_by",
         "session",
         "sync",
+        "tampered",
+        "witness",
     )
 
     def __init__(
@@ -82,6 +92,7 @@ class Participant:
         self.database = database
         self.engine = engine
         self.home: Engine = engine.engine.sync_engine
+        self.options = options_of(context, self.home)
         self.session = session
         self.sync: Session = session.sync_session
         self.context = context
@@ -89,9 +100,16 @@ class Participant:
         self.connection: Connection | None = None
         self.control = Control.USER
         self.sealed_by: str | None = None
+        self.tampered: Mark | None = None
         self.broken: Mark | None = None
+        self.broken_in: NestedTransaction | None = None
+        self.failure: BaseException | None = None
+        self.last_mark: Mark | None = None
         self.points: dict[SessionTransaction, Savepoint] = {}
         self.gone: set[SessionTransaction] = set()
+        self.released: SessionTransaction | None = None
+        self.has_committed = self.in_doubt = False
+        self.witness: Witness | None = None
         self.moved: dict[tuple[Engine, Engine], Engine] = {}
         self.last_used = 0
         self.only_read = True
@@ -113,6 +131,11 @@ class Participant:
         clean: bool = self.control is Control.CLOSED or attrgetter("_is_clean")(self.sync)()
         return not clean
 
+    @property
+    def is_suspect(self) -> bool:
+        """Whether a look is needed before anything is sent."""
+        return self.broken is not None or (self.context is not None and self.context.doomed)
+
     def users_savepoint(self) -> Savepoint | None:
         """Give the innermost savepoint that the user set, by ``session.begin_nested()``."""
         return next(reversed(self.points.values()), None)
@@ -129,71 +152,56 @@ class Participant:
         if self.context is not None:
             self.last_used = self.context.tick()
 
-    def route(self, bind: Engine | Connection, statement: Any) -> Engine | Connection:
-        """Say where the next statement goes, or refuse it.
+    def witnessed(self) -> Witness:
+        """Give the open transaction's witness, made for the first hook that remembers it."""
+        if self.witness is None:
+            self.witness = Witness()
+        return self.witness
 
-        Raises:
-            UnexpectedRollbackError: the transaction can only be rolled back.
-            ContextClosedError: the context has ended.
-            PoolStarvationError: a suspended caller holds SQLite's write lock.
-        """
+    def broken_mark(self) -> Mark | None:
+        """Give the mark of an error that broke the transaction, unless it was undone."""
+        if self.control is not Control.CLOSED and not self.sync.is_active:
+            text = "its transaction failed, and the error was swallowed"
+            unseen = Mark(self.name, text, self.failure, final=True)
+            return self.broken or self.last_mark or unseen
+        if self.broken is None or self.broken_in is None or self.broken_in.is_active:
+            return self.broken
+        self.mended()
+        return None
+
+    def mended(self) -> None:
+        """Note that a savepoint undid the error."""
+        self.broken = self.broken_in = None
+
+    def refusal(self) -> BaseException:
+        """Give what is raised for a statement that the server refused for an earlier error."""
+        mark = self.broken or Mark(self.name, "an earlier statement failed", final=True)
+        return mark.refusal(self.name, ended=False)
+
+    def failed(self, error: BaseException, *, lost: bool) -> None:
+        """Note that a statement failed, by which the transaction is broken."""
         context = self.context
-        if context is not None:
-            if context.state is State.CLOSED:
-                what = "a session"
-                raise ContextClosedError(what, context.name)
-            self.refuse_doomed()
-            self.last_used = context.tick()
-        if self.control is Control.CLOSED:
-            message = "this session was closed: ask db_session() for the one that belongs here now"
-            raise InvalidRequestError(message)
-        if self.connection is None:
-            refuse_starvation(self)
-            self.engine = self.database.loop_engine()
-            self.only_read = True
-        if self.only_read and statement is not None:
-            self.only_read = is_read(statement)
-        return live_bind(self, bind)
-
-    def authorize(self, operation: str, *, ends_by: str) -> None:
-        """Let the user end the transaction by hand, or refuse.
-
-        Raises:
-            AtomicControlError: an atomic block owns the transaction.
-            UnexpectedRollbackError: a commit of what can only be rolled back.
-        """
-        if self.control is not Control.USER:
+        self.failure = error
+        if self.connection is None or (context is not None and context.autocommit):
             return
-        if self.sealed_by is not None:
-            raise AtomicControlError(operation, self.sealed_by)
-        if self.context is not None:
-            self.context.refuse_control(self.database, operation)
-            if ends_by == "commit":
-                self.refuse_broken()
+        known = self.broken_mark()
+        if known is not None and known.error is not None and _is_cause(known.error, error):
+            known.error = error  # the driver's, which SQLAlchemy has wrapped by now
+        self.last_mark = Mark(self._culprit(), in_words(error), error, final=True)
+        if known is None or lost:
+            self.broken = self.broken or self.last_mark
+            self.broken_in = None if lost else self.connection.get_nested_transaction()
+            follow_undoing(self.connection, self)
+            if context is not None:
+                context.doomed = True
 
-    def refuse_broken(self) -> None:
-        """Refuse to commit what can only be rolled back.
-
-        Raises:
-            UnexpectedRollbackError: nothing was sent.
-        """
-        mark = None if self.context is None else self.context.mark_on(self)
-        if mark is None and not self.sync.is_active:
-            mark = Mark("session.flush()", "a flush failed, and its error was swallowed")
-        if mark is not None:
-            raise mark.refusal(self.name, ended=False) from mark.error
-
-    def refuse_release(self, savepoint: SessionTransaction) -> None:
-        """Refuse to release a savepoint that may only be rolled back, or that a block holds.
-
-        Which one is released is not told; one that holds a marked one is doomed as well.
-        """
-        mark = next((point.mark for point in self.points.values() if point.mark), None)
-        if mark is not None:
-            where = f"a savepoint in {self.name}"
-            raise mark.refusal(where, ended=False) from mark.error
-        if self._is_held(savepoint) and self.context is not None:
-            self.context.refuse_control(self.database, "the release of its savepoint")
+    def flush_failed(self, error: BaseException) -> None:
+        """Note what made the session refuse everything until it is rolled back."""
+        self.failure = error
+        if not self.sync.is_active:
+            self.last_mark = Mark(self._culprit(), in_words(error), error, final=True)
+            if self.context is not None:
+                self.context.doomed = True
 
     def set_savepoint(self, transaction: SessionTransaction) -> None:
         """Note a savepoint of the user's."""
@@ -213,8 +221,12 @@ class Participant:
             raise ContextClosedError(what, self.name)
         if self.connection is None:
             self.connection = connection
-            if self.context is not None:
-                self.context.used.setdefault(self.database)
+            follow(connection, self)
+            context = self.context
+            if context is not None:
+                context.used.setdefault(self.database)
+                if not context.is_plain or context.limit is not None:
+                    self._set_up(connection, context)
 
     def rolled_back(self, transaction: SessionTransaction) -> None:
         """Note that a savepoint or the transaction was rolled back: its mark is off."""
@@ -224,22 +236,36 @@ class Participant:
         if not by_hand or self.context.atomic_owner(self.database) is None:
             self.context.rolled_back(self.database, by_hand=by_hand)
 
+    def committed(self) -> None:
+        """Note that the innermost savepoint was released, or the transaction committed."""
+        self.released = self.sync.get_nested_transaction()
+        self.has_committed = self.released is None
+
     def ended(self, transaction: SessionTransaction) -> None:
         """Note that a savepoint or the transaction is over; by hand in a block, that dooms it."""
         is_root = transaction.parent is None
-        is_held = self._is_held(transaction)
-        self.points.pop(transaction, None)
+        is_held = self.is_held(transaction)
+        point = self.points.pop(transaction, None)
+        if point is not None:
+            self._point_ended(point, was_released=self.released is transaction)
         if is_held and self.control is Control.USER:
             self.gone.add(transaction)
         if self.control is Control.USER and (is_root or is_held):
-            mark = Mark("the session's transaction", "it was ended by hand inside the block")
+            reason = "it was ended by hand inside the block"
+            mark = Mark("the session's transaction", reason, final=True)
             owner = None if self.context is None else self.context.atomic_owner(self.database)
             if self.sealed_by is not None:
-                self.broken = mark
+                self.tampered = mark
             elif owner is not None and self.context is not None:
                 self.context.doom_scope(owner, mark)
         if is_root:
-            self.connection = None
+            self._transaction_ended()
+
+    def was_dropped(self) -> None:
+        """Note that the session has let go of its transaction without telling, for it broke."""
+        if self.connection is not None and not self.sync.in_transaction():
+            self.discard()
+            self._transaction_ended()
 
     def ended_by_hand(self, operation: str) -> None:
         """Note that the user rolled back or closed the session himself."""
@@ -252,7 +278,8 @@ class Participant:
         if self.control is Control.CLOSED:
             return
         self.control = Control.CLOSED
-        self.connection = None
+        self.connection = self.failure = self.last_mark = None
+        self.mended()
         if self.context is not None and self.context.participants.get(self.database) is self:
             del self.context.participants[self.database]
         del self.session, self.sync  # the session points here: no cycle for the collector
@@ -261,17 +288,62 @@ class Participant:
         """Break the connection off, without waiting for anything."""
         connection = self.connection
         if connection is not None and not connection.closed and not connection.invalidated:
+            driver = connection.connection.driver_connection
+            interrupt(connection)
             connection.invalidate()
+            if not connection.dialect.has_terminate:  # it was left open: aiosqlite's, up to 2.0.41
+                hang_up(driver)
 
-    def refuse_doomed(self) -> None:
-        """Refuse what would be sent in a unit that may only be rolled back."""
-        context = self.context
-        if context is not None and context.doomed and self.control is Control.USER:
-            mark = context.mark_on(self)
-            if mark is not None and mark.error is not None:
-                raise mark.refusal(context.name, ended=False) from mark.error
-
-    def _is_held(self, transaction: SessionTransaction) -> bool:
+    def is_held(self, transaction: SessionTransaction) -> bool:
         """Whether it is the savepoint of an atomic block."""
         scopes = () if self.context is None else self.context.scopes
         return any(scope.held.get(self) is transaction for scope in scopes)
+
+    def _set_up(self, connection: Connection, context: Context) -> None:
+        """Send along with BEGIN what execution options can't say."""
+        if connection.dialect.name != POSTGRESQL or context.autocommit:
+            return
+        settings = [READ_WRITE] if context.characteristics.read_only is False else []
+        if context.limit is not None:
+            left_s = context.limit.deadline - asyncio.get_running_loop().time()
+            settings.append(limits(left_s))
+        if settings:
+            send_with_begin(connection, *settings)
+
+    def _culprit(self) -> str:
+        """Name the function that runs."""
+        place = current()
+        if place is None or place.context is not self.context:
+            return self.name
+        return place.caller or place.context.scopes[-1].name
+
+    def _point_ended(self, point: Savepoint, *, was_released: bool) -> None:
+        context = self.context
+        if context is not None and context.ledger is not None:
+            if was_released:
+                around = context.innermost(point.order)
+                context.ledger.hand_over(point, around, context.witnesses())
+            else:
+                context.ledger.settle(point, Outcome.ROLLED_BACK)
+
+    def _transaction_ended(self) -> None:
+        """Forget the transaction, and tell those who wait for its end."""
+        context, was_used = self.context, self.connection is not None
+        if context is not None and context.ledger is not None:
+            outcome = Outcome.COMMITTED if self.has_committed else Outcome.ROLLED_BACK
+            if self.in_doubt or (context.autocommit and not self.has_committed):
+                outcome = Outcome.UNKNOWN
+            owner = context.atomic_owner(self.database)
+            witness, self.witness = self.witness, None
+            context.ledger.transaction_ended(
+                witness, outcome, was_used=was_used, by_hand=owner is None
+            )
+        self.connection = self.failure = self.last_mark = None
+        self.has_committed = self.in_doubt = False
+        self.mended()
+
+
+def _is_cause(error: BaseException, of: BaseException) -> bool:
+    """Whether ``of`` is the same failure, as SQLAlchemy tells it."""
+    original = getattr(of, "orig", None)
+    return original is not None and error in {original, original.__cause__}

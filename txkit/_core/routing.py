@@ -1,7 +1,9 @@
 """Where a participant's next statement goes, and when it must not wait for that.
 
-A session stays bound to the engine that it was made with; the host may have
-been switched since. Must not begin or end anything.
+A session stays bound to the engine that it was made with; the host may have been
+switched since, and the context may ask for characteristics, which are execution
+options of an engine on the same pool: they ride on the BEGIN and end with it.
+Must not begin or end anything.
 """
 
 from __future__ import annotations
@@ -12,13 +14,38 @@ from typing import TYPE_CHECKING
 from sqlalchemy.engine import Engine
 
 from txkit._core.context import State
+from txkit.database.sqlite import READ_ONLY, is_memory
 from txkit.database.url import SQLITE
 from txkit.errors import PoolStarvationError
+from txkit.policy.characteristics import Isolation
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
+    from txkit._core.context import Context
     from txkit._core.participant import Participant
+    from txkit.database.engines import ExecutionOptions
+
+
+def options_of(context: Context | None, engine: Engine) -> ExecutionOptions:
+    """Give the execution options that the context's transactions have on an engine."""
+    if context is None or context.is_plain:
+        return ()
+    asked = context.characteristics
+    if asked.autocommit:
+        return (("isolation_level", "AUTOCOMMIT"),)
+    if engine.dialect.name == SQLITE:  # its one level is the strictest
+        return ((READ_ONLY, True),) if asked.read_only else ()
+    options: list[tuple[str, object]] = []
+    if asked.isolation is Isolation.READ_UNCOMMITTED:  # what PostgreSQL itself makes of it
+        options.append(("isolation_level", str(Isolation.READ_COMMITTED)))
+    elif asked.isolation is not None:
+        options.append(("isolation_level", str(asked.isolation)))
+    if asked.read_only is not None:
+        options.append(("postgresql_readonly", asked.read_only))
+    if asked.deferrable:
+        options.append(("postgresql_deferrable", True))
+    return tuple(options)
 
 
 def live_bind(one: Participant, bind: Engine | Connection) -> Engine | Connection:
@@ -29,33 +56,64 @@ def live_bind(one: Participant, bind: Engine | Connection) -> Engine | Connectio
     """
     live = one.engine.engine.sync_engine
     if bind is one.home:
-        return live
+        return one.engine.derived(live, one.options) if one.options else live
     if bind.engine.pool is not one.home.pool:
         message = (
             f"a session of {one.database!r} was routed to another engine: each Database has"
             " one; make a Database for the other engine, and drop binds= and get_bind()"
         )
         raise TypeError(message)
-    if live is one.home or not isinstance(bind, Engine):
+    if not isinstance(bind, Engine) or (live is one.home and not one.options):
         return bind
     key = (bind, live)
     if key not in one.moved:
-        one.moved[key] = live.execution_options(**bind.get_execution_options())
+        options = {**bind.get_execution_options(), **dict(one.options)}
+        one.moved[key] = live.execution_options(**options)
     return one.moved[key]
 
 
-def refuse_starvation(one: Participant) -> None:
+def isolation_of(one: Participant) -> str | None:
+    """Give the level that the transactions have where none was declared; None: not known yet."""
+    engine, dialect = one.home, one.home.dialect
+    if dialect.name == SQLITE:
+        return "SERIALIZABLE"
+    bind = one.sync.bind or engine
+    level: object = (
+        bind.get_execution_options().get("isolation_level")
+        or getattr(dialect, "_on_connect_isolation_level", None)
+        or getattr(dialect, "default_isolation_level", None)  # known once it has connected
+    )
+    return None if level is None else str(level).replace("_", " ").upper()
+
+
+def refuse_starvation(one: Participant, *, reads: bool) -> None:
     """Refuse to wait for a caller that waits for us: it runs in the same task.
 
     Raises:
-        PoolStarvationError: the caller holds SQLite's write lock.
+        PoolStarvationError: the caller holds SQLite's write lock, or its one connection.
     """
-    if one.home.dialect.name != SQLITE:
+    if one.home.dialect.name != SQLITE or (one.connection is not None and not _autocommits(one)):
         return
-    outer = one.outer
+    memory = is_memory(one.home)
+    if not memory and (_reads_only(one) or (reads and _autocommits(one))):
+        return
+    outer, task = one.outer, asyncio.current_task()
     while outer is not None:
+        if outer.state is State.ASIDE and outer.task is task and outer.outer is not None:
+            outer = outer.outer
+            task = outer.task  # it waits for the hook that runs
         holder = outer.participants.get(one.database)
-        is_ours = outer.state is State.OPEN and outer.task is asyncio.current_task()
+        is_ours = outer.state is State.OPEN and outer.task is task
         if is_ours and holder is not None and holder.connection is not None:
-            raise PoolStarvationError(one.name, outer.name, one.database)
+            locks = not (_reads_only(holder) or _autocommits(holder))
+            if locks or (memory and one.connection is None):
+                raise PoolStarvationError(one.name, outer.name, one.database)
         outer = outer.outer
+
+
+def _reads_only(one: Participant) -> bool:
+    return one.context is not None and bool(one.context.characteristics.read_only)
+
+
+def _autocommits(one: Participant) -> bool:
+    return one.context is not None and one.context.autocommit

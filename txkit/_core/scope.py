@@ -18,17 +18,27 @@ if TYPE_CHECKING:
 
 
 class Mark:
-    """Why something may only be rolled back. ``own``: the unit asked for it itself."""
+    """Why something may only be rolled back.
 
-    __slots__ = ("culprit", "error", "own", "reason")
+    ``own``: the unit asked for it itself. ``final``: no rule of the unit can commit it.
+    """
+
+    __slots__ = ("culprit", "error", "final", "own", "reason")
 
     def __init__(
-        self, culprit: str, reason: str, error: BaseException | None = None, *, own: bool = False
+        self,
+        culprit: str,
+        reason: str,
+        error: BaseException | None = None,
+        *,
+        own: bool = False,
+        final: bool = False,
     ) -> None:
         self.culprit = culprit
         self.reason = reason
         self.error = error
         self.own = own
+        self.final = final
 
     def refusal(self, function: str, *, ended: bool) -> UnexpectedRollbackError:
         """Make the error that is to be raised from ``self.error``."""
@@ -40,17 +50,21 @@ class Mark:
 class Scope:
     """What fails as a whole: a context, or an atomic block inside it.
 
+    ``commits``: it ends what it began itself; a nested call leaves that to its boundary.
     ``held`` are the participants of an atomic block, each with its savepoint, or
     None where the block owns the transaction. ``mark`` dooms all of the scope, but
     for the Databases in ``mended``; ``marks`` are those of single transactions.
     ``order`` tells what was opened after what.
     """
 
-    __slots__ = ("atomic", "held", "mark", "marks", "mended", "name", "only", "order")
+    __slots__ = ("atomic", "commits", "held", "mark", "marks", "mended", "name", "only", "order")
 
-    def __init__(self, name: str, *, atomic: bool, only: tuple[Database, ...] = ()) -> None:
+    def __init__(
+        self, name: str, *, atomic: bool, only: tuple[Database, ...] = (), commits: bool = True
+    ) -> None:
         self.name = name
         self.atomic = atomic
+        self.commits = commits
         self.only = only
         self.order = 0
         self.held: dict[Participant, SessionTransaction | None] = {}
@@ -69,6 +83,14 @@ class Scope:
         if self.mark is not None and database not in self.mended:
             return self.mark
         return self.marks.get(database)
+
+    def savepoint_of(self, one: Participant) -> SessionTransaction | None:
+        """Give the savepoint of the block on a participant."""
+        return self.held.get(one)
+
+    def holds_whole(self, one: Participant) -> bool:
+        """Whether the block owns the participant's transaction."""
+        return one in self.held and self.held[one] is None
 
     def clear(self) -> None:
         """Let go of participants and marks, which point back."""

@@ -19,13 +19,16 @@ import os
 import socket
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import event
+
+ExecutionOptions: TypeAlias = tuple[tuple[str, object], ...]
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
     from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -41,11 +44,20 @@ class LoopEngine:
         self.engine = engine
         self.sessions = sessions
         self.target = target
+        self._derived: dict[tuple[Engine, ExecutionOptions], Engine] = {}
         self._is_retired = False
         self._connections = weakref.WeakSet[Any]()
         # The pool's listener keeps this object for as long as a connection of it is out.
         # First of all listeners: SQLAlchemy 2.0 loses a connection when one of its own is cancelled.
         event.listen(engine.sync_engine, "connect", self._remember, insert=True)
+
+    def derived(self, engine: Engine, options: ExecutionOptions) -> Engine:
+        """Give ``engine`` with other execution options, on the same pool; always the same object."""
+        key = (engine, options)
+        found = self._derived.get(key)
+        if found is None:
+            found = self._derived[key] = engine.execution_options(**dict(options))
+        return found
 
     async def retire(self) -> None:
         """Close what is idle now, and the rest as it comes back; may be called again."""
@@ -57,7 +69,7 @@ class LoopEngine:
     def bury(self) -> None:
         """Hang up on the server from outside: the loop is gone, or doesn't get on."""
         for connection in list(self._connections):
-            _hang_up(connection)
+            hang_up(connection)
         self.engine.sync_engine.dispose(close=False)
 
     def _remember(self, dbapi_connection: Any, _record: ConnectionPoolEntry) -> None:
@@ -186,7 +198,7 @@ def _close_returned(_dbapi_connection: object, record: ConnectionPoolEntry) -> N
     record.close()
 
 
-def _hang_up(driver_connection: Any) -> None:
+def hang_up(driver_connection: Any) -> None:
     """End a connection that nobody may await any more."""
     stop = getattr(driver_connection, "stop", None)  # aiosqlite: ends its thread
     if stop is not None:

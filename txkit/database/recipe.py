@@ -27,6 +27,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 from txkit.database import sqlite
 from txkit.database import url as urls
 from txkit.database.engines import LoopEngine
+from txkit.database.watch import watch
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -36,6 +37,7 @@ SessionFactory: TypeAlias = Callable[[AsyncEngine], async_sessionmaker[Any]]
 
 _ONE_CONNECTION = {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
 _PLACES = ("host", "port", "dsn")
+_CHARACTERISTICS = ("isolation_level", "postgresql_readonly", "postgresql_deferrable")
 _CREATORS = ("creator", "async_creator")
 
 
@@ -123,6 +125,7 @@ class Recipe:
             assert target.url is not None
             alone = _ONE_CONNECTION if urls.is_memory(target.url) else {}
             engine = create_async_engine(target.url, **(alone | self._options))
+        watch(engine.sync_engine)
         if engine.dialect.name == urls.SQLITE:
             sqlite.make_transactional(engine.sync_engine)
         return LoopEngine(engine, self._session_factory(engine), target)
@@ -146,10 +149,8 @@ class Recipe:
             raise ValueError(message)
 
     def _check_options(self, url: URL) -> None:
-        execution_options: dict[str, Any] = self._options.get("execution_options") or {}
-        _refuse_autocommit(
-            self._options.get("isolation_level"), execution_options.get("isolation_level")
-        )
+        _refuse_autocommit(self._options.get("isolation_level"))
+        _refuse_fixed(self._options.get("execution_options") or {})
         if "pool" in self._options or self._options.get("poolclass") is StaticPool:
             message = (
                 "a pool= or a StaticPool would let units share a connection, and commit each"
@@ -208,10 +209,21 @@ def _check_engine(engine: Any) -> None:
             " poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0"
         )
         raise TypeError(message)
-    _refuse_autocommit(
-        sync.get_execution_options().get("isolation_level"),
-        getattr(sync.dialect, "_on_connect_isolation_level", None),
-    )
+    _refuse_autocommit(getattr(sync.dialect, "_on_connect_isolation_level", None))
+    _refuse_fixed(sync.get_execution_options())
+
+
+def _refuse_fixed(execution_options: Mapping[str, Any]) -> None:
+    """Refuse what would win over the characteristics that a unit declares."""
+    _refuse_autocommit(execution_options.get("isolation_level"))
+    fixed = [option for option in _CHARACTERISTICS if option in execution_options]
+    if fixed:
+        message = (
+            f"{', '.join(fixed)} in the engine's execution_options would win over what a unit asks"
+            " for: give isolation_level= to create_engine or Database itself, and read_only= and"
+            " deferrable= to @transactional"
+        )
+        raise ValueError(message)
 
 
 def _refuse_autocommit(*levels: object) -> None:

@@ -6,6 +6,9 @@ the driver's own transaction control is switched off, and SQLAlchemy's begin
 sends ``BEGIN IMMEDIATE``: one file has one writer, and who waits for it waits
 at the start (up to the driver's ``timeout``, 5 s), not in the middle.
 
+A read-only transaction is a plain ``BEGIN``, which waits for nobody, with
+``PRAGMA query_only`` until its end. Every transaction is SERIALIZABLE.
+
 Follows SQLAlchemy's recipe for serializable SQLite, with WAL and foreign keys.
 """
 
@@ -17,10 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
+from txkit.database import url as urls
 from txkit.database.statements import is_read_text, is_savepoint_text
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
+
+READ_ONLY = "txkit_read_only"
+"""The execution option of a read-only transaction, and the mark of a connection in one."""
 
 _HARM = "txkit_harm"
 
@@ -31,6 +38,27 @@ def make_transactional(engine: Engine) -> None:
         event.listen(engine, "connect", _on_connect)
         event.listen(engine, "begin", _on_begin)
         event.listen(engine, "before_cursor_execute", _on_statement)
+        event.listen(engine, "commit", _on_end)
+        event.listen(engine, "rollback", _on_end)
+
+
+def is_memory(engine: Engine) -> bool:
+    """Whether the database lives in memory, on one connection."""
+    return urls.is_memory(engine.url)
+
+
+def interrupt(connection: Connection) -> None:
+    """Break off what runs or waits in the driver's thread, and let it roll back next.
+
+    A task's cancellation doesn't reach the thread. And a connection that is closed while
+    somebody holds a cursor of it keeps its lock until that goes.
+    """
+    if connection.dialect.name == urls.SQLITE:
+        driver: Any = connection.connection.driver_connection
+        for step in (driver.interrupt(), driver.rollback()):
+            with contextlib.suppress(StopIteration, ValueError):  # it is done; or closed
+                step.send(None)  # up to where it would wait for the thread
+            step.close()
 
 
 def harm_of_committing(connection: Connection) -> str | None:
@@ -53,12 +81,25 @@ def _on_connect(dbapi_connection: Any, _record: object) -> None:
 
 
 def _on_begin(connection: Connection) -> None:
-    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+    options = connection.get_execution_options()
+    if options.get("isolation_level") == "AUTOCOMMIT":
+        return
+    if options.get(READ_ONLY):
+        connection.exec_driver_sql("PRAGMA query_only = ON")
+        connection.info[READ_ONLY] = True
+        connection.exec_driver_sql("BEGIN")
+        connection.info[_HARM] = None
         return
     # Explicit, so that the driver's own control, which SQLAlchemy puts back with another isolation
     # level, finds a transaction open and leaves it alone.
     connection.exec_driver_sql("BEGIN IMMEDIATE")
     connection.info[_HARM] = None
+
+
+def _on_end(connection: Connection) -> None:
+    """Let the next user of the connection write."""
+    if not connection.invalidated and connection.info.pop(READ_ONLY, None):
+        connection.exec_driver_sql("PRAGMA query_only = OFF")
 
 
 def _on_statement(

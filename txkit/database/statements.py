@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import TextClause
 
 _READS = ("SELECT", "VALUES", "EXPLAIN SELECT", "EXPLAIN QUERY")
+_UNDO = ("ROLLBACK TO",)
 _SAVEPOINTS = ("SAVEPOINT", "RELEASE", "ROLLBACK TO")
 
 
@@ -24,6 +25,16 @@ def is_read(statement: Any) -> bool:
 def is_read_text(sql: str) -> bool:
     """Whether a statement's text is a SELECT's."""
     return _starts_with(sql, _READS)
+
+
+def rolls_back_to(statement: Any) -> bool:
+    """Whether a statement rolls back to a savepoint, which mends a broken transaction."""
+    return isinstance(statement, TextClause) and rolls_back_to_text(statement.text)
+
+
+def rolls_back_to_text(sql: str) -> bool:
+    """Whether a statement's text rolls back to a savepoint."""
+    return _starts_with(sql, _UNDO)
 
 
 def is_savepoint_text(sql: str) -> bool:

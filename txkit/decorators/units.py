@@ -54,7 +54,7 @@ class _Unit(Block):
 
     async def __aenter__(self) -> None:
         """Enter the boundary as a block; it yields nothing."""
-        self.enter_unit(self._definition, self._kind)
+        await self.enter_unit(self._definition, self._kind)
 
 
 class Transactional(_Unit):
@@ -69,12 +69,26 @@ class Transactional(_Unit):
     joined may only be rolled back. After Spring's ``@Transactional``.
 
     Sends:
-        Nothing on entry: BEGIN goes out with the first statement. On a good exit the
-        pending ORM changes and COMMIT, on a bad one ROLLBACK; joined, nothing.
+        Nothing on entry: BEGIN goes out with the first statement, and what the options
+        ask for within it. On a good exit the pending ORM changes and COMMIT, on a bad
+        one ROLLBACK; joined, nothing; ``nested`` SAVEPOINT, and RELEASE SAVEPOINT or
+        ROLLBACK TO SAVEPOINT; in autocommit neither BEGIN nor COMMIT.
 
     Args:
-        propagation: ``"required"`` (join or open), ``"requires_new"`` (always open),
-            ``"mandatory"`` (always join).
+        propagation: what becomes of a context that is there, and what is done where
+            none is: ``"required"`` (join, or open), ``"requires_new"`` (open),
+            ``"nested"`` (a savepoint, or open), ``"mandatory"`` (join, or raise),
+            ``"supports"`` (join, or autocommit), ``"not_supported"`` (autocommit) or
+            ``"never"`` (raise, or autocommit).
+        isolation: ``"SERIALIZABLE"`` or another level of SQL's; None: the engine's. A
+            joined call must ask for the level that is there.
+        read_only: True: the database refuses writes. Joining a transaction that may
+            write, it is not enforced; False refuses to join a read-only one.
+        deferrable: wait for a snapshot that can't fail; with ``"SERIALIZABLE"`` and
+            ``read_only=True`` only.
+        timeout_s: seconds from the first step until COMMIT is sent; on PostgreSQL the
+            server's statements and waits for locks are limited too. A joined call is
+            limited by itself.
         rollback_for: exception classes that roll back; the nearest class decides.
         no_rollback_for: exception classes that commit; never cancellation.
         outcome: ``outcome(result, error) -> bool`` in the place of the rules; true
@@ -82,9 +96,17 @@ class Transactional(_Unit):
         name: for errors and log lines; None: the function's qualified name.
 
     Raises:
-        TransactionRequiredError: mandatory without a context; the body was not entered.
-        UnexpectedRollbackError: a joined function failed before; rolled back.
+        TransactionRequiredError, TransactionNotAllowedError: mandatory without a
+            context, never within one; the body was not entered, nothing is marked.
+        IncompatibleTransactionError: joined, and an option contradicts what is there;
+            the body was not entered, nothing is marked.
+        UnexpectedRollbackError: a joined function or a statement failed before, and
+            its error was swallowed; rolled back.
+        TransactionTimeoutError: ``timeout_s`` has passed; rolled back.
         PartialCommitError: some Databases are committed, the others rolled back.
+        CommitOutcomeUnknownError: COMMIT was sent and not answered: committed or rolled
+            back, as a whole.
+        AfterCommitError: committed, and hooks failed.
         Exception: what left the function, unchanged; rolled back unless the rules
             commit. Or what refused the commit; rolled back.
         TypeError, ValueError: when decorating, what can't be decorated or honoured.
@@ -115,6 +137,10 @@ class Transactional(_Unit):
         /,
         *,
         propagation: Propagation | str = ...,
+        isolation: str | None = ...,
+        read_only: bool | None = ...,
+        deferrable: bool = ...,
+        timeout_s: float | None = ...,
         rollback_for: ExceptionClasses = ...,
         no_rollback_for: ExceptionClasses = ...,
         outcome: OutcomeRule | None = ...,
@@ -141,7 +167,8 @@ class NewContext(_Unit):
         What ``transactional`` sends where it opens a boundary.
 
     Args:
-        rollback_for, no_rollback_for, outcome, name: as for ``transactional``.
+        isolation, read_only, deferrable, timeout_s, rollback_for, no_rollback_for,
+            outcome, name: as for ``transactional``.
 
     Raises:
         PoolStarvationError: SQLite, and a suspended caller holds the write lock;
@@ -160,6 +187,10 @@ class NewContext(_Unit):
         self,
         /,
         *,
+        isolation: str | None = ...,
+        read_only: bool | None = ...,
+        deferrable: bool = ...,
+        timeout_s: float | None = ...,
         rollback_for: ExceptionClasses = ...,
         no_rollback_for: ExceptionClasses = ...,
         outcome: OutcomeRule | None = ...,

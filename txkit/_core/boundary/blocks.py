@@ -10,15 +10,24 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, TypeAlias
 
-from txkit._core.boundary.atomic import enter_block, leave_normally, leave_with_error
-from txkit._core.boundary.enlist import enlist
-from txkit._core.boundary.joining import joined_failed
+from txkit._core.boundary.atomic import (
+    enter_block,
+    enter_nested,
+    leave_normally,
+    leave_with_error,
+)
+from txkit._core.boundary.enlist import give
+from txkit._core.boundary.entries import decided
+from txkit._core.boundary.joining import joined_failed, refuse_incompatible
+from txkit._core.boundary.nested import leave_nested, leave_nested_with_error
 from txkit._core.boundary.unit import end_context, end_normally, end_with_error, new_context
-from txkit._core.context import Place, current, go_back, install, running_context
+from txkit._core.limit import Limit
+from txkit._core.place import Place, current, go_back, install, running_context
 from txkit._core.scope import Scope
-from txkit.errors import ContextClosedError, TransactionRequiredError
+from txkit.errors import ContextClosedError
+from txkit.policy.characteristics import AUTOCOMMIT, PLAIN
 from txkit.policy.definition import Definition
-from txkit.policy.propagation import Decision, decide
+from txkit.policy.propagation import Decision
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
@@ -27,6 +36,7 @@ if TYPE_CHECKING:
 
     from txkit._core.context import Context
     from txkit.database import Database
+    from txkit.policy.characteristics import Characteristics
     from txkit.policy.current_transaction import Mode
 
 _PLAIN = Definition()
@@ -35,7 +45,7 @@ _PLAIN = Definition()
 class BlockPlace(Place):
     """A place inside an ``async with`` block: whose, how it is left, where to go back to."""
 
-    __slots__ = ("entry", "frame", "owner")
+    __slots__ = ("asked", "entry", "frame", "owner")
 
     def __init__(
         self, context: Context, caller: str | None, owner: Block, entry: Entry, frame: FrameType
@@ -44,13 +54,15 @@ class BlockPlace(Place):
         self.owner = owner
         self.entry = entry
         self.frame = id(frame)
+        self.asked: tuple[str, Characteristics] | None = None
 
 
 class Opened:
     """An entry that opened its context."""
 
-    def __init__(self, definition: Definition) -> None:
+    def __init__(self, definition: Definition, limit: Limit | None = None) -> None:
         self._definition = definition
+        self.limit = limit
 
     async def leave(self, place: BlockPlace, error: BaseException | None) -> None:
         """End the context."""
@@ -66,31 +78,46 @@ class Opened:
 class Joined:
     """An entry that joined the context that was there."""
 
-    def __init__(self, definition: Definition, name: str, since: int) -> None:
+    def __init__(
+        self, definition: Definition, context: Context, name: str, limit: Limit | None
+    ) -> None:
         self._definition = definition
         self._name = name
-        self._since = since
+        self._since = context.clock
+        self.limit = limit
 
     async def leave(self, place: BlockPlace, error: BaseException | None) -> None:
         """Mark the unit if the block failed."""
+        context = place.context
         go_back(place)
         if error is not None:
-            joined_failed(place.context, self._definition, self._name, error, since=self._since)
+            name, since, limit = self._name, self._since, self.limit
+            joined_failed(context, self._definition, name, error, since=since, limit=limit)
 
 
 class Covered:
-    """An atomic block inside a context."""
+    """An atomic block inside a context, or a ``nested`` one."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(
+        self, scope: Scope, definition: Definition | None = None, limit: Limit | None = None
+    ) -> None:
         self._scope = scope
+        self._definition = definition
+        self.limit = limit
 
     async def leave(self, place: BlockPlace, error: BaseException | None) -> None:
         """Commit the block or roll it back."""
+        context, scope, definition = place.context, self._scope, self._definition
         try:
-            if error is None:
-                await leave_normally(place.context, self._scope)
+            if definition is None:
+                if error is None:
+                    await leave_normally(context, scope)
+                else:
+                    await leave_with_error(context, scope, error)
+            elif error is None:
+                await leave_nested(context, scope, definition)
             else:
-                await leave_with_error(place.context, self._scope, error)
+                await leave_nested_with_error(context, scope, definition, error, self.limit)
         finally:
             go_back(place)
 
@@ -109,20 +136,33 @@ class Block:
     def __init__(self) -> None:
         self._open: dict[int, list[BlockPlace]] = {}
 
-    def enter_unit(self, definition: Definition, kind: str) -> None:
+    async def enter_unit(self, definition: Definition, kind: str) -> None:
         """Enter ``async with transactional(...)`` or ``new_context(...)``."""
         frame = _users_frame()
         name = definition.name or _block_name(kind, frame)
-        context = running_context()
-        decision = decide(definition.propagation, context_is_open=context is not None)
-        if decision is Decision.REFUSE:
-            raise TransactionRequiredError(name)
-        if decision is Decision.JOIN and context is not None:
-            entry = Joined(definition, name, context.clock)
-            self._stand(BlockPlace(context, name, self, entry, frame))
+        decision, context = decided(definition, name)
+        entry: Entry
+        if context is not None and decision in {Decision.JOIN, Decision.SAVEPOINT}:
+            await refuse_incompatible(context, definition.characteristics, name)
+            limit = None if definition.timeout_s is None else Limit(name, definition.timeout_s)
+            if decision is Decision.JOIN:
+                entry = Joined(definition, context, name, limit)
+                place = BlockPlace(context, name, self, entry, frame)
+            else:
+                scope = Scope(name, atomic=True, commits=False)
+                await enter_nested(context, scope)
+                entry = Covered(scope, definition, limit)
+                place = BlockPlace(context, None, self, entry, frame)
+            place.asked = (name, definition.characteristics)
+            context.asked.append(place.asked)
+            self._stand(place)
         else:
-            context = new_context(Scope(name, atomic=False))
-            self._stand(BlockPlace(context, None, self, Opened(definition), frame))
+            asked = AUTOCOMMIT if decision is Decision.AUTOCOMMIT else definition.characteristics
+            context = new_context(Scope(name, atomic=False), definition, asked)
+            entry = Opened(definition, context.limit)
+            self._stand(BlockPlace(context, None, self, entry, frame))
+        if entry.limit is not None:
+            await entry.limit.start()
 
     async def enter_atomic(
         self, databases: tuple[Database, ...], mode: Mode
@@ -131,8 +171,8 @@ class Block:
         frame = _users_frame()
         scope = Scope(_block_name("atomic", frame), atomic=True, only=databases)
         context = running_context()
-        if context is None:
-            context = new_context(scope)
+        if context is None or context.autocommit:
+            context = new_context(scope, _PLAIN, PLAIN)
             self._stand(BlockPlace(context, None, self, Opened(_PLAIN), frame))
         else:
             await enter_block(context, scope, mode)
@@ -140,7 +180,7 @@ class Block:
         if len(databases) != 1:
             return None
         try:
-            return (await enlist(context, databases[0])).session
+            return (await give(context, databases[0])).session
         except BaseException as error:  # __aexit__ won't be called
             await self.leave(error)
             raise
@@ -168,10 +208,17 @@ class Block:
             name = "nobody" if place is None else place.context.name
             what = "an async with block that is left in another order or by another task"
             raise ContextClosedError(what, name)
+        leaving = error
         try:
-            await place.entry.leave(place, error)
+            if place.entry.limit is not None:
+                leaving = await place.entry.limit.stop(error)
+            await place.entry.leave(place, leaving)
         finally:
             self._forget(place)
+            if place.asked in place.context.asked:
+                place.context.asked.remove(place.asked)
+        if leaving is not None and leaving is not error:
+            raise leaving from error
 
     def _stand(self, place: BlockPlace) -> None:
         self._open.setdefault(place.frame, []).append(place)

@@ -14,8 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from txkit._core.boundary import operations
-from txkit._core.boundary.notes import attach
 from txkit._core.finish import complete
+from txkit._core.notes import attach
 from txkit.errors import PartialCommitError
 
 if TYPE_CHECKING:
@@ -37,14 +37,19 @@ async def commit_all(name: str, participants: Sequence[Participant], *, close: b
 
     A failed flush raises before anything was ended: the caller rolls back.
     """
-    for one in participants:
-        if one.has_changes:
-            await operations.flush(one)
+    await flush_all(participants)
     used = [one for one in participants if one.connection is not None]
     if used:
         await to_the_end(used, _commit_in_order(name, used, close=close))
     if len(used) < len(participants):
         await _end_unused(participants, close=close)
+
+
+async def flush_all(participants: Iterable[Participant]) -> None:
+    """Send every participant's pending ORM changes."""
+    for one in participants:
+        if one.has_changes:
+            await operations.flush(one)
 
 
 async def rollback_all(
@@ -104,7 +109,12 @@ async def to_the_end(used: Sequence[Participant], work: Coroutine[Any, Any, None
             one.discard()
 
     timeout_s = max([one.database.finish_timeout_s for one in used])
-    await complete(work, timeout_s=timeout_s, discard=discard)
+    context = used[0].context
+    limit = None if context is None else context.limit
+    deadline = None
+    if limit is not None:
+        deadline = max(limit.deadline, asyncio.get_running_loop().time()) + timeout_s
+    await complete(work, timeout_s=timeout_s, discard=discard, deadline=deadline)
     # Who waits for the connection gets it before this task can take it again: without this the
     # slowest of many units took a third longer, measured in tests/benchmarks.
     await asyncio.sleep(0)
@@ -119,7 +129,7 @@ async def _commit_in_order(name: str, used: Sequence[Participant], *, close: boo
     committed: list[Database] = []
     for place, one in enumerate(used):
         try:
-            await operations.commit(one, close=close)
+            await operations.commit(name, one, close=close)
         except BaseException as error:
             rest = used[place + 1 :]
             log_rollback(name, f"the commit on {one.database!r} failed")

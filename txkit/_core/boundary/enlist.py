@@ -8,10 +8,24 @@ from __future__ import annotations
 from typing import Any
 
 from txkit._core.boundary import operations
-from txkit._core.context import Context, running_context
+from txkit._core.boundary.joining import refuse_level
+from txkit._core.context import Context
 from txkit._core.guard import PLAIN_SESSION, guard
 from txkit._core.participant import Participant
+from txkit._core.place import surrounding_context
 from txkit.database import Database
+
+
+async def give(context: Context, database: Database) -> Participant:
+    """Give the Database's participant to whoever asks for its session.
+
+    Raises:
+        IncompatibleTransactionError: a joined call asks for another isolation level.
+    """
+    one = context.participants.get(database) or await enlist(context, database)
+    for name, asked in context.asked:
+        await refuse_level(one, asked, name)
+    return one
 
 
 async def enlist(context: Context, database: Database) -> Participant:
@@ -40,7 +54,7 @@ async def enlist(context: Context, database: Database) -> Participant:
 async def new_own_session(database: Database) -> Participant:
     """Make a guarded session that belongs to no context."""
     session, engine = await database.new_session(PLAIN_SESSION)
-    participant = Participant(database, engine, session, None, running_context())
+    participant = Participant(database, engine, session, None, surrounding_context())
     guard(participant)
     return participant
 

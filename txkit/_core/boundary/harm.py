@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import SessionTransactionOrigin
 
+from txkit._core.routing import isolation_of
 from txkit.database import sqlite
 from txkit.database.url import POSTGRESQL, SQLITE
+from txkit.policy.characteristics import is_above
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
@@ -53,6 +55,9 @@ def _known_harm(one: Participant) -> str | None:
         return "a savepoint is open in it"
     if one.has_changes:
         return "ORM changes wait to be flushed"
+    declared = None if one.context is None else one.context.characteristics.isolation
+    if declared is not None and is_above(declared, isolation_of(one)):
+        return f"its boundary asked for {declared}"
     if one.connection is not None and _isolation(one.connection) != _isolation(
         one.connection.engine
     ):

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from txkit._core.committing import explained
+from txkit._core.control import ByBoundary, Control
 from txkit._core.guard import plain
-from txkit._core.participant import Control
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, SessionTransaction
@@ -20,17 +21,30 @@ if TYPE_CHECKING:
 
 async def flush(one: Participant) -> None:
     """Send pending ORM changes; INSERT, UPDATE and DELETE as SQLAlchemy orders them."""
-    with _ByBoundary(one):
+    with ByBoundary(one):
         await one.session.flush()
 
 
-async def commit(one: Participant, *, close: bool) -> None:
-    """Send COMMIT; the connection goes back to the pool."""
-    await one.session.run_sync(_commit, one, close=close)
+async def commit(name: str, one: Participant, *, close: bool) -> None:
+    """Send COMMIT; the connection goes back to the pool.
+
+    Raises:
+        UnexpectedRollbackError: the server answered ROLLBACK, or the connection was lost
+            before, so that nothing was sent.
+        CommitOutcomeUnknownError: no answer came.
+        Exception: the commit was refused.
+    """
+    try:
+        await one.session.run_sync(_commit, one, close=close)
+    except BaseException as error:
+        told = explained(name, one, error)
+        if told is error:
+            raise
+        raise told  # noqa: B904 - it has its cause
 
 
 def _commit(sync: Session, one: Participant, *, close: bool) -> None:
-    with _ByBoundary(one):
+    with ByBoundary(one):
         session = plain(sync)
         session.commit()
         if close:
@@ -48,7 +62,7 @@ async def rollback(one: Participant, *, close: bool) -> None:
 def _rollback(sync: Session, one: Participant, *, close: bool) -> None:
     session = plain(sync)
     try:
-        with _ByBoundary(one):
+        with ByBoundary(one):
             session.rollback()
             if close:
                 session.close()
@@ -66,7 +80,7 @@ def close_idle(one: Participant) -> None:
     """Close a session that holds no connection; nothing is sent."""
     if one.control is not Control.CLOSED:
         try:
-            with _ByBoundary(one):
+            with ByBoundary(one):
                 plain(one.sync).close()
         finally:
             one.was_closed()
@@ -76,7 +90,7 @@ async def begin_savepoint(one: Participant) -> SessionTransaction:
     """Set a savepoint: SAVEPOINT is sent with its first statement."""
 
     def step(sync: Session) -> SessionTransaction:
-        with _ByBoundary(one):
+        with ByBoundary(one):
             savepoint: SessionTransaction = plain(sync).begin_nested()
             return savepoint
 
@@ -87,7 +101,7 @@ async def release_savepoint(one: Participant, savepoint: SessionTransaction) -> 
     """Send RELEASE SAVEPOINT, if anything was done in it."""
 
     def step(_sync: Session) -> None:
-        with _ByBoundary(one):
+        with ByBoundary(one):
             savepoint.commit()
 
     await one.session.run_sync(step)
@@ -98,7 +112,7 @@ async def rollback_to_savepoint(one: Participant, savepoint: SessionTransaction)
 
     def step(_sync: Session) -> None:
         try:
-            with _ByBoundary(one):
+            with ByBoundary(one):
                 savepoint.rollback()
         except BaseException:
             one.discard()
@@ -112,23 +126,6 @@ def terminate(one: Participant) -> None:
     """Break the connection off and drop the session, where nothing can be awaited."""
     if one.control is not Control.CLOSED:
         one.discard()
-        with _ByBoundary(one):
+        with ByBoundary(one):
             plain(one.sync).invalidate()
         one.was_closed()
-
-
-class _ByBoundary:
-    """While it is entered, the participant's guard lets everything pass."""
-
-    __slots__ = ("_before", "_one")
-
-    def __init__(self, one: Participant) -> None:
-        self._one = one
-
-    def __enter__(self) -> None:
-        self._before = self._one.control
-        self._one.control = Control.BOUNDARY
-
-    def __exit__(self, *_: object) -> None:
-        if self._one.control is Control.BOUNDARY:
-            self._one.control = self._before

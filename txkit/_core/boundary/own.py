@@ -48,8 +48,9 @@ class OwnSession:
             terminate_all(self._name, [self._one])
         elif error is None and self._atomic:
             try:
-                if (mark := self._one.broken) is not None:
-                    raise mark.refusal(self._name, ended=True)
+                mark = self._one.tampered or self._one.broken_mark()
+                if mark is not None:
+                    raise mark.refusal(self._name, ended=True) from mark.error
                 await commit_all(self._name, [self._one], close=True)
             except BaseException as failure:
                 await rollback_after(self._name, [self._one], failure)

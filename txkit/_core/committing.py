@@ -1,0 +1,52 @@
+"""Say what a COMMIT that failed means: refused, rolled back, or nobody knows.
+
+Must not send anything.
+"""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import DBAPIError
+
+from txkit._core.notes import in_words
+from txkit._core.scope import Mark
+from txkit.database.postgresql import TransactionGoneError, was_sent
+from txkit.errors import CommitOutcomeUnknownError, UnexpectedRollbackError
+
+if TYPE_CHECKING:
+    from txkit._core.participant import Participant
+
+
+def explained(name: str, one: Participant, error: BaseException) -> BaseException:
+    """Give the error that is to leave; a refusal of the database's leaves as it is."""
+    if isinstance(error, UnexpectedRollbackError) and error.ended:
+        # COMMIT's own answer, which names nobody.
+        told: BaseException = Mark(error.culprit, error.reason).refusal(name, ended=True)
+        told.__cause__ = one.failure
+    elif isinstance(error, TransactionGoneError):
+        told = _unknown(name, one, error, str(error))
+    elif isinstance(error, DBAPIError) and error.connection_invalidated:
+        if was_sent(error):
+            told = _unknown(
+                name, one, error, "the connection was lost, and COMMIT was not answered"
+            )
+        else:
+            reason = f"it was lost before COMMIT was sent: {in_words(error.orig or error)}"
+            told = Mark("the connection", reason).refusal(name, ended=True)
+            told.__cause__ = error
+    elif isinstance(error, CancelledError):
+        told = _unknown(name, one, error, "COMMIT was broken off")
+    else:
+        return error
+    return told
+
+
+def _unknown(
+    name: str, one: Participant, error: BaseException, reason: str
+) -> CommitOutcomeUnknownError:
+    one.in_doubt = True
+    unknown = CommitOutcomeUnknownError(name, one.database, reason)
+    unknown.__cause__ = error
+    return unknown

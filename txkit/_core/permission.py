@@ -1,0 +1,113 @@
+"""What a guarded session may do now: the one place that refuses before anything is sent.
+
+Asked before every statement and every attempt to end the transaction.
+Must not change anything but what it was asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import InvalidRequestError
+
+from txkit._core.context import State
+from txkit._core.control import Control
+from txkit._core.routing import live_bind, refuse_starvation
+from txkit.database.statements import is_read, rolls_back_to
+from txkit.errors import AtomicControlError, ContextClosedError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.orm import SessionTransaction
+
+    from txkit._core.participant import Participant
+
+
+def route(one: Participant, bind: Engine | Connection, statement: Any) -> Engine | Connection:
+    """Say where the next statement goes, or refuse it.
+
+    Raises:
+        UnexpectedRollbackError: the transaction can only be rolled back.
+        ContextClosedError: the context has ended.
+        PoolStarvationError: a suspended caller holds what it needs.
+    """
+    context = one.context
+    if context is not None:
+        if context.state is State.CLOSED:
+            what = "a session"
+            raise ContextClosedError(what, context.name)
+        one.last_used = context.tick()
+    if one.control is Control.CLOSED:
+        message = "this session was closed: ask db_session() for the one that belongs here now"
+        raise InvalidRequestError(message)
+    if one.broken is not None and rolls_back_to(statement):
+        one.mended()  # if the server refuses, it is broken by that
+    refuse_doomed(one)
+    if one.connection is None:
+        one.engine = one.database.loop_engine()
+        one.only_read = True
+    reads = statement is not None and is_read(statement)
+    if one.only_read and statement is not None:
+        one.only_read = reads
+    if one.outer is not None:
+        refuse_starvation(one, reads=reads)
+    return live_bind(one, bind)
+
+
+def refuse_doomed(one: Participant) -> None:
+    """Refuse what would be sent in a unit that may only be rolled back.
+
+    Raises:
+        UnexpectedRollbackError: nothing was sent.
+    """
+    context = one.context
+    if one.control is not Control.USER or not one.is_suspect:
+        return
+    mark = None if context is None else context.mark_on(one)
+    if mark is None or mark.own:  # what asked itself may go on, if it can
+        mark = one.broken_mark()
+    if mark is not None and (mark.error is not None or mark.final):
+        raise mark.refusal(one.name, ended=False) from mark.error
+
+
+def authorize(one: Participant, operation: str, *, ends_by: str) -> None:
+    """Let the user end the transaction by hand, or refuse.
+
+    Raises:
+        AtomicControlError: an atomic block owns the transaction.
+        UnexpectedRollbackError: a commit of what can only be rolled back.
+    """
+    if one.control is not Control.USER:
+        return
+    if one.sealed_by is not None:
+        raise AtomicControlError(operation, one.sealed_by)
+    if one.context is not None:
+        one.context.refuse_control(one.database, operation)
+    if ends_by == "commit":
+        refuse_broken(one)
+
+
+def refuse_broken(one: Participant) -> None:
+    """Refuse to commit what can only be rolled back.
+
+    Raises:
+        UnexpectedRollbackError: nothing was sent.
+    """
+    mark = None if one.context is None else one.context.mark_on(one)
+    mark = mark or one.broken_mark()
+    if mark is not None:
+        raise mark.refusal(one.name, ended=False) from mark.error
+
+
+def refuse_release(one: Participant, savepoint: SessionTransaction) -> None:
+    """Refuse to release a savepoint that may only be rolled back, or that a block holds.
+
+    Which one is released is not told; one that holds a marked one is doomed as well.
+    """
+    mark = next((point.mark for point in one.points.values() if point.mark), None)
+    mark = mark or one.broken_mark()
+    if mark is not None:
+        where = f"a savepoint in {one.name}"
+        raise mark.refusal(where, ended=False) from mark.error
+    if one.is_held(savepoint) and one.context is not None:
+        one.context.refuse_control(one.database, "the release of its savepoint")
