@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import pytest
 from sqlalchemy import event, text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
@@ -18,7 +16,6 @@ from txkit import (
     Database,
     UnexpectedRollbackError,
     atomic,
-    close_db_session,
     db_session,
     in_transaction,
     new_non_ctx_atomic_session,
@@ -136,32 +133,6 @@ class TestSeveralDatabases:
                 raise Boom
         assert not other.in_transaction()
         assert len(other.new) == 0
-
-
-class TestKilledBackend:
-    @pytest.mark.parametrize("by", ["close", "invalidate", "close_db_session"])
-    async def test_session_that_failed_to_close_is_replaced(
-        self, db: Database, pg: PostgresJudge, by: str
-    ) -> None:
-        async with transactional():
-            await write(db, "lost")
-            session = await db_session(db)
-            await kill(pg, await backend(db))
-            with contextlib.suppress(DBAPIError):
-                await (close_db_session(db) if by == "close_db_session" else getattr(session, by)())
-            await write(db, "kept")
-        assert await pg.texts() == ["kept"]
-
-    async def test_commit_that_meets_it_raises_and_leaves_a_usable_pool(
-        self, db: Database, pg: PostgresJudge
-    ) -> None:
-        with pytest.raises(Exception, match="terminat|closed"):
-            async with transactional():
-                await write(db, "lost")
-                await kill(pg, await backend(db))
-        assert (await db.engine()).pool.checkedout() == 0  # type: ignore[attr-defined]
-        await transactional(write)(db, "kept")
-        assert await pg.texts() == ["kept"]
 
 
 class Listening(Session):

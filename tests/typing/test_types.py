@@ -12,7 +12,10 @@ import pytest
 
 CASES = Path(__file__).parent / "cases"
 ROOT = CASES.parents[2]
-DECORATOR = re.compile(r"^( *)@(transactional|atomic|new_context).*$", re.MULTILINE)
+NAMES = (
+    "transactional|atomic|new_context|before_commit|after_commit|after_rollback|after_completion"
+)
+DECORATOR = re.compile(rf"^( *)@({NAMES}).*$", re.MULTILINE)
 
 
 def mypy(file: Path) -> list[tuple[int, str, str]]:

@@ -7,7 +7,17 @@ from typing import TypeVar, reveal_type
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from txkit import Database, atomic, new_context, transactional
+from txkit import (
+    Database,
+    Propagation,
+    after_commit,
+    after_completion,
+    after_rollback,
+    atomic,
+    before_commit,
+    new_context,
+    transactional,
+)
 
 T = TypeVar("T")
 
@@ -22,6 +32,15 @@ async def bare(x: int, *, y: str = "") -> list[int]:
 
 @transactional(propagation="mandatory", name="named")
 async def with_options(x: int, /) -> None: ...
+
+
+@transactional(isolation="serializable", read_only=True, deferrable=True, timeout_s=2.5)
+async def with_characteristics(x: int) -> int:
+    return x
+
+
+@transactional(propagation=Propagation.NESTED, read_only=None, timeout_s=None, isolation=None)
+async def nested(x: int = 0) -> None: ...
 
 
 @atomic
@@ -46,6 +65,11 @@ async def bare_new_context() -> AsyncSession:
 
 @new_context(no_rollback_for=(ValueError, KeyError))
 async def new_context_with_options(x: bytes) -> bytes:
+    return x
+
+
+@new_context(isolation="REPEATABLE READ", read_only=False, deferrable=False, timeout_s=1)
+async def new_context_with_characteristics(x: str) -> str:
     return x
 
 
@@ -79,9 +103,57 @@ class Service:
         return str(x)
 
 
+async def hooks() -> None:
+    @before_commit
+    def bare_hook() -> int:
+        return 1
+
+    @before_commit
+    async def bare_async_hook() -> None: ...
+
+    @after_commit
+    async def commit_hook(x: int = 0, *more: str) -> list[int]:
+        return [x]
+
+    @after_commit()
+    def called_hook() -> None: ...
+
+    @after_commit(robust=True)
+    async def robust_hook() -> str:
+        return ""
+
+    @after_rollback
+    async def rollback_hook() -> None: ...
+
+    @after_completion
+    async def completion_hook(outcome: str) -> None: ...
+
+    @after_completion
+    def sync_completion_hook(outcome: object, /) -> bool:
+        return True
+
+    @after_commit
+    @transactional
+    async def decorated_hook() -> int:
+        return 1
+
+    reveal_type(bare_hook)
+    reveal_type(bare_async_hook)
+    reveal_type(commit_hook)
+    reveal_type(called_hook)
+    reveal_type(robust_hook)
+    reveal_type(rollback_hook)
+    reveal_type(completion_hook)
+    reveal_type(sync_completion_hook)
+    reveal_type(decorated_hook)
+
+
 async def use() -> None:
     reveal_type(bare)
     reveal_type(with_options)
+    reveal_type(with_characteristics)
+    reveal_type(nested)
+    reveal_type(new_context_with_characteristics)
     reveal_type(bare_atomic)
     reveal_type(atomic_one)
     reveal_type(atomic_two)
