@@ -330,8 +330,8 @@ class TransactionTimeoutError(TxkitError, TimeoutError):
         self.function = function
         self.timeout_s = timeout_s
         super().__init__(
-            f"{function!r} took longer than its timeout_s={timeout_s:g} and was rolled back: raise"
-            " the limit, or do less in one transaction"
+            f"{function!r} took longer than its timeout_s={timeout_s:g}, and what was not committed"
+            " by then was rolled back: raise the limit, or do less in one transaction"
         )
 
 

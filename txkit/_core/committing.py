@@ -12,7 +12,8 @@ from sqlalchemy.exc import DBAPIError
 
 from txkit._core.notes import in_words
 from txkit._core.scope import Mark
-from txkit.database.postgresql import TransactionGoneError, was_sent
+from txkit.database.gone import TransactionGoneError
+from txkit.database.postgresql import was_sent
 from txkit.errors import CommitOutcomeUnknownError, UnexpectedRollbackError
 
 if TYPE_CHECKING:
@@ -49,4 +50,6 @@ def _unknown(
     one.in_doubt = True
     unknown = CommitOutcomeUnknownError(name, one.database, reason)
     unknown.__cause__ = error
+    if one.context is not None and one.context.limit is not None:
+        one.context.limit.in_doubt = unknown
     return unknown

@@ -14,7 +14,6 @@ Must not know why something is refused: ``permission`` decides.
 from __future__ import annotations
 
 import contextlib
-from asyncio import CancelledError
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +22,10 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
-from txkit._core.committing import explained
-from txkit._core.control import ByBoundary, Control
-from txkit._core.permission import authorize, refuse_doomed, refuse_release, route
-from txkit._core.telling import prepare_by_hand, raise_failures, tell_by_hand
-from txkit._core.transactions import guard_transaction
+from txkit._core.control import Control
+from txkit._core.permission import authorize, refuse_doomed, refuse_release, refuse_savepoint, route
+from txkit._core.telling import prepare_by_hand, raise_failures
+from txkit._core.transactions import commit_by_hand, end_refused, guard_transaction, tell_due
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -52,8 +50,8 @@ class Guarded(Session):
         one = self.txkit_participant
         if not nested:
             authorize(one, "session.begin()", ends_by="begin")
-        elif one.is_suspect:
-            refuse_doomed(one)
+        else:
+            refuse_savepoint(one)
         transaction = super().begin(nested)
         if one.control is Control.USER:
             guard_transaction(transaction)
@@ -87,14 +85,10 @@ class Guarded(Session):
         one = self.txkit_participant
         authorize(one, "session.commit()", ends_by="commit")
         _prepare(one)
-        try:
+        if one.control is Control.USER:
+            commit_by_hand(f"session.commit() in {one.name}", one, super().commit)
+        else:
             super().commit()
-        except BaseException as error:
-            _explain(one, error)
-            raise
-        finally:
-            if one.control is Control.USER and not one.sync.is_active:
-                _roll_back_refused(one)
         _complain(one, "session.commit()", committed=True)
 
     def prepare(self) -> None:
@@ -185,14 +179,8 @@ def _after_soft_rollback(session: Guarded, previous: SessionTransaction) -> None
 def _after_transaction_end(session: Guarded, transaction: SessionTransaction) -> None:
     one = session.txkit_participant
     one.ended(transaction)
-    if one.control is Control.USER and _has_due(one) and in_greenlet():
-        await_only(tell_by_hand(one))
-
-
-def _has_due(one: Participant) -> bool:
-    return (
-        one.context is not None and one.context.ledger is not None and bool(one.context.ledger.due)
-    )
+    if one.control is Control.USER:
+        tell_due(one)
 
 
 def _prepare(one: Participant) -> None:
@@ -202,31 +190,6 @@ def _prepare(one: Participant) -> None:
     one.sync.flush()
     if one.context is not None and one.context.ledger is not None and in_greenlet():
         await_only(prepare_by_hand(one))
-
-
-def _explain(one: Participant, error: BaseException) -> None:
-    """Raise what a failed commit by hand means; a cancellation leaves as it is."""
-    told = explained(f"session.commit() in {one.name}", one, error)
-    limit = None if one.context is None else one.context.limit
-    if not isinstance(error, CancelledError):
-        if told is not error:
-            raise told
-    elif limit is not None:
-        limit.in_doubt = told
-
-
-def _roll_back_refused(one: Participant) -> None:
-    """End what a failed end by hand has left: the server rolls it back, or has done so."""
-    try:
-        with ByBoundary(one):
-            plain(one.sync).rollback()
-    except Exception:  # noqa: BLE001 - the first error leaves
-        one.discard()
-        with ByBoundary(one), contextlib.suppress(Exception):
-            plain(one.sync).rollback()
-    one.was_dropped()
-    if _has_due(one) and in_greenlet():
-        await_only(tell_by_hand(one))
 
 
 def _complain(one: Participant, operation: str, *, committed: bool = False) -> None:
@@ -243,7 +206,7 @@ def _by_hand(participant: Participant, operation: str, *, closes: bool) -> Gener
     try:
         yield
     except Exception:
-        _roll_back_refused(participant)
+        end_refused(participant)
         raise
     finally:
         if was_open:

@@ -65,6 +65,15 @@ class Limit:
         """Call ``function`` and await it, as ``run`` does."""
         return await self.run(function())
 
+    def check(self) -> None:
+        """Raise if the limit has passed, for what awaits nothing.
+
+        Raises:
+            TransactionTimeoutError: nothing was rolled back yet.
+        """
+        if asyncio.get_running_loop().time() >= self.deadline:
+            raise self._over()
+
     async def start(self) -> None:
         """Let the limit cancel what is awaited from here on; it awaits nothing itself."""
         self._timer = asyncio.timeout_at(self.deadline)

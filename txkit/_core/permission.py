@@ -14,7 +14,7 @@ from txkit._core.context import State
 from txkit._core.control import Control
 from txkit._core.routing import live_bind, refuse_starvation
 from txkit.database.statements import is_read, rolls_back_to
-from txkit.errors import AtomicControlError, ContextClosedError
+from txkit.errors import AtomicControlError, ContextClosedError, TransactionRequiredError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
@@ -97,6 +97,19 @@ def refuse_broken(one: Participant) -> None:
     mark = mark or one.broken_mark()
     if mark is not None:
         raise mark.refusal(one.name, ended=False) from mark.error
+
+
+def refuse_savepoint(one: Participant) -> None:
+    """Refuse a savepoint where no transaction is, or one that is doomed.
+
+    Raises:
+        TransactionRequiredError: the context is in autocommit; nothing was sent.
+        UnexpectedRollbackError: nothing was sent.
+    """
+    if one.context is not None and one.context.autocommit:
+        function = "session.begin_nested"
+        raise TransactionRequiredError(function, in_autocommit=True)
+    refuse_doomed(one)
 
 
 def refuse_release(one: Participant, savepoint: SessionTransaction) -> None:

@@ -86,6 +86,12 @@ def isolation_of(one: Participant) -> str | None:
     return None if level is None else str(level).replace("_", " ").upper()
 
 
+def only_reads(one: Participant) -> bool:
+    """Whether the session's own engine makes its transactions read-only."""
+    bind = one.sync.bind or one.home
+    return bool(bind.get_execution_options().get("postgresql_readonly"))
+
+
 def refuse_starvation(one: Participant, *, reads: bool) -> None:
     """Refuse to wait for a caller that waits for us: it runs in the same task.
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from txkit._core.control import ByBoundary
 from txkit._core.finish import complete
-from txkit._core.hooks import Hook, Kind, Outcome
+from txkit._core.hooks import Hook, Kind, Ledger, Outcome
 from txkit._core.notes import attach
 from txkit._core.place import Place, current, install, nowhere
 from txkit.errors import AfterCommitError
@@ -87,7 +87,11 @@ async def tell_after(
     ledger = context.ledger
     if ledger is None or not (ledger.due or ledger.failures):
         return
-    await _run_due(context)
+    try:
+        await _run_due(context)
+    except BaseException as error:
+        _attach_failures(ledger, error)
+        raise
     raise_failures(context, name, committed=committed, result=result)
 
 
@@ -96,16 +100,21 @@ async def tell_beside(context: Context, error: BaseException) -> None:
     ledger = context.ledger
     if ledger is None or not (ledger.due or ledger.failures):
         return
-    hurried = isinstance(error, asyncio.CancelledError)
+    leaving, hurried = error, isinstance(error, asyncio.CancelledError)
     try:
         await _run_due(context, hurried=hurried)
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as cancelled:
         if not hurried:  # else the first one leaves
+            leaving = cancelled
             raise
     finally:
-        for outcome, failure in ledger.failures:
-            attach(error, f"a hook that ran after the end ({outcome}) failed too", failure)
-        ledger.failures.clear()
+        _attach_failures(ledger, leaving)
+
+
+def _attach_failures(ledger: Ledger, error: BaseException) -> None:
+    for outcome, failure in ledger.failures:
+        attach(error, f"a hook that ran after the end ({outcome}) failed too", failure)
+    ledger.failures.clear()
 
 
 async def prepare_by_hand(one: Participant) -> None:

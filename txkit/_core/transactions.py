@@ -1,7 +1,9 @@
-"""The transactions that a user begins on the guarded session: ``begin``, ``begin_nested``.
+"""The transactions that a user begins on the guarded session, and his commits.
 
-They know what the session's events don't: which of several is being committed,
-and that a block ends well although a flush failed in it.
+``begin`` and ``begin_nested`` give objects that know what the session's events
+don't: which of several is being committed, and that a block ends well although a
+flush failed in it. A commit by hand runs to its end, as the boundary's does, and
+what a refused one leaves is rolled back.
 """
 
 from __future__ import annotations
@@ -9,12 +11,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.util import await_only, greenlet_spawn
+from sqlalchemy.util.concurrency import in_greenlet
 
 from txkit._core.committing import explained
-from txkit._core.control import Control
+from txkit._core.control import ByBoundary, Control
+from txkit._core.finish import complete
 from txkit._core.permission import authorize
+from txkit._core.telling import tell_by_hand
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from txkit._core.participant import Participant
 
 
@@ -24,26 +32,11 @@ class GuardedTransaction(SessionTransaction):
     def commit(self, _to_root: bool = False) -> None:  # noqa: FBT001, FBT002
         """Commit, if nothing around it forbids that; a savepoint is released."""
         one = _participant(self)
-        if self.parent is None and one.control is Control.USER:
-            authorize(one, "the commit of its transaction", ends_by="commit")
-        try:
+        if self.parent is not None or one.control is not Control.USER:
             super().commit(_to_root)
-        except Exception as error:
-            if self.parent is not None or one.control is not Control.USER:
-                raise
-            told = explained(f"session.begin() in {one.name}", one, error)
-            if not self.is_active:
-                self._end_refused(one)
-            if told is error:
-                raise
-            raise told  # noqa: B904 - it has its cause
-
-    def _end_refused(self, one: Participant) -> None:
-        """End what a refused commit left: the server has rolled it back."""
-        try:
-            super().rollback()
-        except Exception:  # noqa: BLE001 - the commit's error leaves
-            one.discard()
+            return
+        authorize(one, "the commit of its transaction", ends_by="commit")
+        commit_by_hand(f"session.begin() in {one.name}", one, super().commit)
 
     def __exit__(self, kind: object, error: Any, traceback: Any) -> None:  # noqa: PYI036
         """End the block; one in which a flush failed did not end well.
@@ -65,6 +58,55 @@ def guard_transaction(transaction: SessionTransaction | None) -> None:
     while transaction is not None:
         transaction.__class__ = GuardedTransaction
         transaction = transaction.parent
+
+
+def commit_by_hand(name: str, one: Participant, commit: Callable[[], None]) -> None:
+    """Run a commit of the user's to its end, whatever becomes of his task.
+
+    Raises:
+        UnexpectedRollbackError, CommitOutcomeUnknownError: see ``explained``.
+        Exception: it was refused; what it left is rolled back.
+    """
+
+    def committing() -> None:
+        try:
+            commit()
+        except BaseException as error:
+            told = explained(name, one, error)
+            if not one.sync.is_active:
+                end_refused(one)
+            if told is error:
+                raise
+            raise told  # noqa: B904 - it has its cause
+
+    if one.connection is None or not in_greenlet():
+        committing()
+    else:
+        timeout_s = one.database.finish_timeout_s
+        work = greenlet_spawn(committing)
+        await_only(complete(work, timeout_s=timeout_s, discard=one.discard))
+
+
+def end_refused(one: Participant) -> None:
+    """End what a failed end by hand has left: the server rolls it back, or has done so."""
+    session: Any = one.sync
+    for _ in range(2):  # the second time without a connection
+        try:
+            with ByBoundary(one):
+                session.rollback()
+        except Exception:  # noqa: BLE001 - the first error leaves
+            one.discard()
+        else:
+            break
+    one.was_dropped()
+    tell_due(one)
+
+
+def tell_due(one: Participant) -> None:
+    """Run the hooks whose moment an end by hand was, where something can be awaited."""
+    ledger = None if one.context is None else one.context.ledger
+    if ledger is not None and ledger.due and in_greenlet():
+        await_only(tell_by_hand(one))
 
 
 def _participant(transaction: SessionTransaction) -> Participant:

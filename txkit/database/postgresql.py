@@ -18,8 +18,8 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
 from sqlalchemy import event
-from sqlalchemy.exc import InvalidRequestError
 
+from txkit.database.gone import TransactionGoneError
 from txkit.errors import UnexpectedRollbackError
 
 if TYPE_CHECKING:
@@ -50,10 +50,6 @@ SELECT set_config(name, '{ms}', true) FROM (VALUES ('statement_timeout'), ('lock
 """
 
 
-class TransactionGoneError(InvalidRequestError):
-    """A COMMIT was due, and the transaction had been ended by a statement."""
-
-
 class _Truthful:
     """What a driver connection tells: its errors, and that a COMMIT was none.
 
@@ -71,9 +67,12 @@ class _Truthful:
             if connection is not None and not connection.closed:
                 query += statements
         elif query.startswith("COMMIT") and not (parent.is_closed() or parent.is_in_transaction()):
-            message = "the transaction had been ended by a COMMIT or ROLLBACK that was sent as text"
-            raise TransactionGoneError(message)
-        status: str = await _reported(self, parent.execute(query, *args, **options))
+            raise TransactionGoneError
+        try:
+            status: str = await parent.execute(query, *args, **options)
+        except asyncpg.PostgresError as error:
+            _report_answer(self, error)
+            raise
         if status == "ROLLBACK":
             if query.startswith("COMMIT"):
                 function, culprit = "COMMIT", "a statement"
@@ -104,9 +103,13 @@ async def _reported(driver: Any, work: Awaitable[Any]) -> Any:
     try:
         return await work
     except asyncpg.PostgresError as error:
-        if getattr(error, "severity", None) is not None:
-            _report(driver, error)
+        _report_answer(driver, error)
         raise
+
+
+def _report_answer(driver: Any, error: BaseException) -> None:
+    if getattr(error, "severity", None) is not None:
+        _report(driver, error)
 
 
 def _report(driver: Any, error: BaseException | None) -> None:

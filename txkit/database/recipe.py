@@ -177,6 +177,8 @@ def check_session(session: Any, engine: LoopEngine, database: object) -> None:
     if isinstance(session, AsyncSession):
         binds = _binds_of(vars(session.sync_session))
         if all(bind is not None and bind.engine.pool is home for bind in binds):
+            for bind in binds:
+                _refuse_autocommit(bind.get_execution_options().get("isolation_level"))
             return
         wrong = "sessions that are not bound to its engine alone"
     else:

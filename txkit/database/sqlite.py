@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event
 
 from txkit.database import url as urls
+from txkit.database.gone import TransactionGoneError
 from txkit.database.statements import is_read_text, is_savepoint_text
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def make_transactional(engine: Engine) -> None:
         event.listen(engine, "connect", _on_connect)
         event.listen(engine, "begin", _on_begin)
         event.listen(engine, "before_cursor_execute", _on_statement)
-        event.listen(engine, "commit", _on_end)
+        event.listen(engine, "commit", _on_commit)
         event.listen(engine, "rollback", _on_end)
 
 
@@ -59,6 +60,12 @@ def interrupt(connection: Connection) -> None:
             with contextlib.suppress(StopIteration, ValueError):  # it is done; or closed
                 step.send(None)  # up to where it would wait for the thread
             step.close()
+
+
+def has_rolled_back(connection: Connection) -> bool:
+    """Whether an error has ended the transaction by itself, as ``OR ROLLBACK`` and a full disk do."""
+    driver: Any = connection.connection.driver_connection
+    return connection.dialect.name == urls.SQLITE and not driver.in_transaction
 
 
 def harm_of_committing(connection: Connection) -> str | None:
@@ -94,6 +101,14 @@ def _on_begin(connection: Connection) -> None:
     # level, finds a transaction open and leaves it alone.
     connection.exec_driver_sql("BEGIN IMMEDIATE")
     connection.info[_HARM] = None
+
+
+def _on_commit(connection: Connection) -> None:
+    """Look whether there is something to commit: a statement may have ended it."""
+    level = connection.get_execution_options().get("isolation_level")
+    if level != "AUTOCOMMIT" and not connection.invalidated and has_rolled_back(connection):
+        raise TransactionGoneError
+    _on_end(connection)
 
 
 def _on_end(connection: Connection) -> None:

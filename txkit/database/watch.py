@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import event
 
 from txkit.database import postgresql
-from txkit.database.sqlite import interrupt
+from txkit.database.sqlite import has_rolled_back, interrupt
 from txkit.database.statements import is_savepoint_text, rolls_back_to_text
 from txkit.database.url import POSTGRESQL
 from txkit.errors import TxkitError, UnexpectedRollbackError
@@ -32,7 +32,7 @@ class Watcher(Protocol):
     connection: Connection | None
 
     def failed(self, error: BaseException, *, lost: bool) -> None:
-        """A statement failed in the transaction; ``lost``: the connection with it."""
+        """A statement failed in the transaction; ``lost``: no savepoint can undo that."""
 
     def mended(self) -> None:
         """A savepoint was rolled back, below SQLAlchemy."""
@@ -107,7 +107,10 @@ def _on_error(context: ExceptionContext) -> BaseException | None:
     connection = context.connection
     if connection is None or connection.closed or connection.invalidated:
         return None
-    reference = connection.info.get(_WATCHER)
+    try:
+        reference = connection.info.get(_WATCHER)
+    except NotImplementedError:  # SQLAlchemy's first look at the server has no pool's connection
+        return None
     watcher: Watcher | None = None if reference is None else reference()
     if watcher is None or watcher.connection is not connection:
         return None
@@ -115,7 +118,8 @@ def _on_error(context: ExceptionContext) -> BaseException | None:
     if context.is_disconnect and not isinstance(error, Exception):
         interrupt(connection)
     if context.is_disconnect or _dooms(connection, context.original_exception):
-        watcher.failed(error, lost=context.is_disconnect)
+        is_gone = context.is_disconnect or rolls_back_to_text(context.statement or "")
+        watcher.failed(error, lost=is_gone or has_rolled_back(connection))
     if postgresql.was_aborted(context.original_exception):
         return watcher.refusal()
     return None

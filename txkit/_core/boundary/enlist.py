@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from txkit._core.boundary import operations
-from txkit._core.boundary.joining import refuse_level
+from txkit._core.boundary.joining import refuse_engine
 from txkit._core.context import Context
 from txkit._core.guard import PLAIN_SESSION, guard
 from txkit._core.participant import Participant
@@ -24,7 +24,7 @@ async def give(context: Context, database: Database) -> Participant:
     """
     one = context.participants.get(database) or await enlist(context, database)
     for name, asked in context.asked:
-        await refuse_level(one, asked, name)
+        await refuse_engine(one, asked, name)
     return one
 
 

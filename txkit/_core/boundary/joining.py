@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from txkit._core.notes import attach, in_words
 from txkit._core.place import open_place
-from txkit._core.routing import isolation_of
+from txkit._core.routing import isolation_of, only_reads
 from txkit._core.scope import Mark
 from txkit.errors import (
     IncompatibleTransactionError,
@@ -83,20 +83,23 @@ async def refuse_incompatible(context: Context, asked: Characteristics, name: st
     found = conflict(asked, context.characteristics)
     if found is not None:
         raise _incompatible(name, context, found)
-    if asked.isolation is not None and context.characteristics.isolation is None:
-        for one in context.in_order_of_use():
-            await refuse_level(one, asked, name)
+    for one in context.in_order_of_use():
+        await refuse_engine(one, asked, name)
 
 
-async def refuse_level(one: Participant, asked: Characteristics, name: str) -> None:
-    """Compare a level that is asked for with the engine's, where the boundary declared none.
+async def refuse_engine(one: Participant, asked: Characteristics, name: str) -> None:
+    """Compare what is asked for with what the engine gives, where the boundary declared nothing.
 
     Sends:
         BEGIN of the transaction, if the engine has never connected: only then its
         server's default is known.
     """
-    declared = None if one.context is None else one.context.characteristics.isolation
-    if one.context is None or asked.isolation is None or declared is not None:
+    context = one.context
+    if context is None:
+        return
+    if asked.read_only is False and context.characteristics.read_only is None and only_reads(one):
+        raise _incompatible(name, context, Conflict("read_only", asked=False, found=True))
+    if asked.isolation is None or context.characteristics.isolation is not None:
         return
     level = isolation_of(one)
     if level is None:
@@ -104,7 +107,7 @@ async def refuse_level(one: Participant, asked: Characteristics, name: str) -> N
         level = isolation_of(one)
     found = level_conflict(asked, str(level))
     if found is not None:
-        raise _incompatible(name, one.context, found)
+        raise _incompatible(name, context, found)
 
 
 def _incompatible(name: str, context: Context, found: Conflict) -> IncompatibleTransactionError:

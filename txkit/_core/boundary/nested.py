@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from txkit._core.boundary.atomic import leave_normally, leave_with_error
 from txkit._core.notes import attach
 from txkit._core.scope import Mark
-from txkit.policy.outcome import error_commits
+from txkit.policy.outcome import error_commits, parts_of
 
 if TYPE_CHECKING:
     from txkit._core.context import Context
@@ -50,6 +50,8 @@ async def leave_nested_with_error(
     if limit is None or error is not limit.error:
         try:
             if error_commits(definition, error, at_boundary=False):
+                if _is_of(scope.mark, error):
+                    scope.mark = None
                 await leave_normally(context, scope)
                 return
         except Exception as failure:  # noqa: BLE001 - the user's exception leaves
@@ -57,3 +59,10 @@ async def leave_nested_with_error(
             if scope not in context.scopes:
                 return
     await leave_with_error(context, scope, error)
+
+
+def _is_of(mark: Mark | None, error: BaseException) -> bool:
+    """Whether the mark was left by the error that the call's own rules judge now."""
+    if mark is None or mark.own or mark.final:
+        return False
+    return any(mark.error is part for part in parts_of(error))

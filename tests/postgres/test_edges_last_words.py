@@ -1,0 +1,106 @@
+"""A connection of which the driver half knows that it is lost: no COMMIT is taken for granted.
+
+Always on a pool of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.boundary.faces import ask
+from tests.boundary.mistakes import (
+    Mistake,
+    dbapi_cursor,
+    raw_execute,
+    raw_fetch,
+    run_async,
+    swallowed,
+)
+from tests.notes import count
+from tests.postgres.edges import Edge, Unit, atomic_alone, edge_of, function, nested
+from tests.server import Server
+from tests.told import rolled_back
+from txkit import (
+    CommitOutcomeUnknownError,
+    UnexpectedRollbackError,
+    db_session,
+    transactional,
+)
+
+
+@pytest.fixture
+async def edge(server: Server) -> AsyncIterator[Edge]:
+    async for one in edge_of(server):
+        yield one
+
+
+class TestLastWords:
+    """The server's message that it ends the connection has arrived, the end of it has not."""
+
+    async def last_words(self, edge: Edge) -> None:
+        await edge.write_and_watch()
+        edge.wire.lingers = True
+        await edge.kill()
+        await edge.wire.quiet()
+        edge.wire.lingers = False
+
+    @pytest.mark.parametrize("unit", [function, atomic_alone])
+    async def test_end_is_no_success(self, edge: Edge, unit: Unit) -> None:
+        with pytest.raises((UnexpectedRollbackError, CommitOutcomeUnknownError)):
+            await unit(edge.db, lambda: self.last_words(edge))
+        assert edge.told[-1] in {"unit: rolled_back", "unit: unknown"}
+        await edge.works()
+
+    async def test_statement_raises(self, edge: Edge) -> None:
+        with pytest.raises(Exception) as caught:
+            async with transactional():
+                await self.last_words(edge)
+                await count(edge.db)
+        assert not isinstance(caught.value, UnexpectedRollbackError)
+        assert edge.told == rolled_back("unit")
+        await edge.works()
+
+    async def test_swallowed_error_leaves_with_the_end(self, edge: Edge) -> None:
+        with pytest.raises(UnexpectedRollbackError) as caught:
+            async with transactional():
+                await self.last_words(edge)
+                with swallowed() as first:
+                    await count(edge.db)
+        assert caught.value.__cause__ is first.error
+        assert edge.told == rolled_back("unit")
+        await edge.works()
+
+
+@pytest.mark.parametrize("unit", [function, atomic_alone, nested])
+@pytest.mark.parametrize("past", [dbapi_cursor, run_async, raw_execute, raw_fetch])
+async def test_error_past_sqlalchemy_is_no_success(edge: Edge, unit: Unit, past: Mistake) -> None:
+    """SQLAlchemy's adapter sends no COMMIT once it has met a connection that is closed."""
+
+    async def body() -> None:
+        await edge.write_and_watch()
+        await edge.kill()
+        with swallowed():
+            await past(await db_session(edge.db))
+
+    with pytest.raises((UnexpectedRollbackError, CommitOutcomeUnknownError)):
+        await unit(edge.db, body)
+    assert edge.told[-1] in {"unit: rolled_back", "unit: unknown"}
+    await edge.works()
+
+
+async def test_server_that_ends_an_idle_transaction_is_no_success(edge: Edge) -> None:
+    """``idle_in_transaction_session_timeout``: nobody killed it by hand."""
+    pid = 0
+    with pytest.raises((UnexpectedRollbackError, CommitOutcomeUnknownError)):
+        async with transactional():
+            await edge.write_and_watch()
+            pid = await edge.backend()
+            await ask(
+                edge.db, "SELECT set_config('idle_in_transaction_session_timeout', '20', true)"
+            )
+            while await edge.backends():
+                pass
+    assert edge.told[-1] in {"unit: rolled_back", "unit: unknown"}
+    await edge.works(other=pid)
