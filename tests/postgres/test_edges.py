@@ -224,11 +224,8 @@ class TestDroppedWhileIdle:
             await write(edge.db, "kept")
         await edge.works("before", "kept")
 
-
     @pytest.mark.parametrize("block", [new_non_ctx_session, new_non_ctx_atomic_session])
-    async def test_session_outside_any_context_raises_it(
-        self, edge: Edge, block: Callable
-    ) -> None:
+    async def test_session_outside_any_context_raises_it(self, edge: Edge, block: Callable) -> None:
         pid = await self.drop(edge)
         with pytest.raises(DBAPIError):
             async with block(edge.db) as session:
