@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.boundary.faces import BOTH_FACES, Run
-from tests.boundary.test_timeouts import ENOUGH_S, RULES, for_ever
+from tests.boundary.test_timeouts import ENOUGH_S, RULES, connect, for_ever
 from tests.boundary.test_timeouts_joined import enough
 from tests.conftest import Place
 from tests.notes import Boom, write
@@ -33,6 +33,7 @@ async def test_before_commit_hook_is_within_the_limit(place: Place, run: Run) ->
         after_rollback(lambda: told.append("after rollback"))
         after_completion(told.append)
 
+    await connect(place)
     with pytest.raises(TransactionTimeoutError):
         await run(enough(), body)
     assert await place.texts() == []
@@ -51,6 +52,7 @@ async def test_before_commit_hook_after_an_exception_is_too(
         before_commit(for_ever)
         raise Boom
 
+    await connect(place)
     with pytest.raises(Boom) as caught:
         await run(enough(**RULES[rule]), body)
     assert "timeout_s=0.5" in caught.value.__notes__[0]
@@ -71,6 +73,7 @@ async def test_hook_after_the_commit_is_not(place: Place, run: Run) -> None:
         after_commit(slow)
         return "result"
 
+    await connect(place)
     assert await run(enough(), body) == "result"
     assert told == ["done"]
     assert await place.texts() == ["kept"]
@@ -84,6 +87,7 @@ async def test_what_was_committed_early_stays(place: Place, run: Run) -> None:
         await write(place.db, "lost")
         await for_ever()
 
+    await connect(place)
     with pytest.raises(TransactionTimeoutError):
         await run(enough(), body)
     assert await place.texts() == ["kept"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.boundary.faces import BOTH_FACES, Run, is_postgres
-from tests.boundary.test_timeouts import ENOUGH_S, LATER_S, RULES, SOON_S, for_ever
+from tests.boundary.test_timeouts import ENOUGH_S, LATER_S, RULES, SOON_S, connect, for_ever
 from tests.conftest import Place
 from tests.notes import Boom, write
 from txkit import (
@@ -171,6 +171,7 @@ class TestUnitInside:
         async def quick() -> None:
             await write(place.db, "kept")
 
+        await connect(place)
         unit = enough()
         slow = asyncio.create_task(run(unit, for_ever))
         await asyncio.sleep(0)
@@ -189,6 +190,7 @@ class TestUnitInside:
                 await write(place.db, "lost")
                 await for_ever()
 
+        await connect(place)
         with pytest.raises(TransactionTimeoutError):
             await run(enough(), body)
         assert await place.texts() == ["kept"]

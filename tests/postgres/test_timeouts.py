@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tests.boundary.faces import BOTH_FACES, Run, ask
 from tests.boundary.test_atomic import Note
-from tests.boundary.test_timeouts import LATER_S, RULES, SOON_S
+from tests.boundary.test_timeouts import ENOUGH_S, LATER_S, RULES, SOON_S
 from tests.conftest import PostgresJudge
 from tests.notes import Boom, write
 from tests.postgres.test_cancellation import blocked
@@ -69,6 +69,8 @@ async def gone_within_a_second(pg: PostgresJudge) -> AsyncIterator[Database]:
     """Give a Database with a pool of one, and look afterwards at what is left on the server."""
     await pg.fetch("INSERT INTO note VALUES ($1, 'mine')", ROW)
     async with pool_of_one(pg) as db:
+        async with transactional():
+            await ask(db, "SELECT 1")  # the connection is there
         yield db
         assert await until_idle(pg) < 1
         await pg.fetch("SELECT FROM note WHERE id = $1 FOR UPDATE NOWAIT", ROW)
@@ -90,9 +92,12 @@ async def test_statement_is_gone_and_its_locks_with_it(
         await ask(db, f"UPDATE note SET text = 'lost' WHERE id = {ROW} RETURNING id")
         await WAITS[wait](db)
 
+    loop = asyncio.get_running_loop()
     async with locked_row(pg), gone_within_a_second(pg) as db:
+        start = loop.time()
         with pytest.raises(TransactionTimeoutError) as caught:
-            await run(transactional(timeout_s=SOON_S, name="import_day"), body)
+            await run(transactional(timeout_s=ENOUGH_S, name="import_day"), body)
+        assert ENOUGH_S <= loop.time() - start < ENOUGH_S + 1
         assert caught.value.function == "import_day"
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from txkit._core.notes import in_words
 from txkit._core.scope import Mark
 from txkit.database.gone import TransactionGoneError
-from txkit.database.postgresql import was_answered, was_sent
+from txkit.database.postgresql import LOST, is_broken_off, was_answered, was_sent
 from txkit.errors import CommitOutcomeUnknownError, UnexpectedRollbackError
 
 if TYPE_CHECKING:
@@ -26,17 +26,19 @@ def explained(name: str, one: Participant, error: BaseException) -> BaseExceptio
         # COMMIT's own answer, which names nobody.
         told: BaseException = Mark(error.culprit, error.reason).refusal(name, ended=True)
         told.__cause__ = one.failure
+        if error.culprit == LOST:
+            told.__cause__ = one.failure or error
+            one.discard()
     elif isinstance(error, TransactionGoneError):
         told = _unknown(name, one, error, str(error))
-    elif isinstance(error, DBAPIError) and error.connection_invalidated:
-        if was_sent(error):
-            told = _unknown(
-                name, one, error, "the connection was lost, and COMMIT was not answered"
-            )
-        else:
-            reason = f"it was lost before COMMIT was sent: {in_words(error.orig or error)}"
-            told = Mark("the connection", reason).refusal(name, ended=True)
-            told.__cause__ = error
+    elif is_broken_off(error) or (_is_lost(error) and not was_sent(error)):
+        what = getattr(error, "orig", None) or error
+        reason = f"it was lost before COMMIT was sent: {in_words(what)}"
+        told = Mark(LOST, reason).refusal(name, ended=True)
+        told.__cause__ = error
+        one.discard()
+    elif _is_lost(error):
+        told = _unknown(name, one, error, "the connection was lost, and COMMIT was not answered")
     elif isinstance(error, CancelledError):
         told = _unknown(name, one, error, "COMMIT was broken off")
     else:
@@ -56,3 +58,7 @@ def _unknown(
     if one.context is not None and one.context.limit is not None:
         one.context.limit.in_doubt = unknown
     return unknown
+
+
+def _is_lost(error: BaseException) -> bool:
+    return isinstance(error, DBAPIError) and error.connection_invalidated

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
-from txkit._core.control import Control
+from txkit._core.control import ByBoundary, Control
 from txkit._core.permission import authorize, refuse_doomed, refuse_release, refuse_savepoint, route
 from txkit._core.telling import prepare_by_hand, raise_failures
 from txkit._core.transactions import commit_by_hand, end_refused, guard_transaction, tell_due
@@ -84,6 +84,10 @@ class Guarded(Session):
         """Commit by hand, where that is allowed; hooks run before and after it."""
         one = self.txkit_participant
         authorize(one, "session.commit()", ends_by="commit")
+        if one.control is Control.USER and not one.in_transaction:
+            with ByBoundary(one):  # nothing is open: no hook has a commit to wait for
+                super().commit()
+            return
         _prepare(one)
         if one.control is Control.USER:
             commit_by_hand(f"session.commit() in {one.name}", one, super().commit)

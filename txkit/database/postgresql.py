@@ -18,6 +18,7 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
 from sqlalchemy import event
+from sqlalchemy.exc import DisconnectionError
 
 from txkit.database.gone import TransactionGoneError
 from txkit.errors import UnexpectedRollbackError
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from sqlalchemy.engine import Connection, Engine
-    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import ConnectionPoolEntry
 
 DRIVER = "asyncpg"
+LOST = "the connection"
+"""The culprit where the connection itself is."""
+
 READ_WRITE = "SET TRANSACTION READ WRITE"
 """What the driver doesn't say itself, for a server whose default is read-only."""
 
@@ -134,6 +137,34 @@ def make_truthful(engine: Engine, told: Callable[[Any, BaseException | None], No
         _TOLD[driver] = partial(told, record.info)
 
     event.listen(engine, "connect", on_connect)
+    event.listen(engine, "checkout", _on_checkout)
+    refuse_lost_commit(engine.dialect)
+
+
+def _on_checkout(dbapi_connection: Any, _record: object, _proxy: object) -> None:
+    """Give nobody a connection that is known to be closed: the pool opens another one."""
+    if dbapi_connection.driver_connection.is_closed():
+        message = "the server has closed it"
+        raise DisconnectionError(message)
+
+
+def refuse_lost_commit(dialect: Any) -> None:
+    """Let nobody commit on a connection that is closed, where the adapter sends nothing and returns."""
+    commit = dialect.do_commit
+
+    def commit_if_open(connection: Any) -> None:
+        was_closed = connection.driver_connection.is_closed()
+        commit(connection)  # raises, unless the adapter has given its transaction up already
+        if was_closed and not connection.dbapi_connection.autocommit:
+            function, culprit, reason = "COMMIT", LOST, "it was lost before COMMIT was sent"
+            raise UnexpectedRollbackError(function, culprit, reason, ended=True)
+
+    dialect.do_commit = commit_if_open
+
+
+def is_broken_off(error: BaseException) -> bool:
+    """Whether the driver finds its connection in a state in which nothing can be sent any more."""
+    return isinstance(error, asyncpg.InternalClientError)
 
 
 def limits(left_s: float) -> str:
@@ -173,9 +204,9 @@ def was_canceled(error: BaseException) -> bool:
     return getattr(original, "sqlstate", None) in _CANCELED
 
 
-def was_sent(error: DBAPIError) -> bool:
+def was_sent(error: BaseException) -> bool:
     """Whether a COMMIT that failed with a lost connection can have reached the server."""
-    original = error.orig
+    original = getattr(error, "orig", None)
     return original is None or not isinstance(original.__cause__, _REFUSALS)
 
 

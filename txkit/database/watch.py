@@ -118,7 +118,8 @@ def _on_error(context: ExceptionContext) -> BaseException | None:
     if context.is_disconnect and not isinstance(error, Exception):
         interrupt(connection)
     if context.is_disconnect or _dooms(connection, context.original_exception):
-        is_gone = context.is_disconnect or rolls_back_to_text(context.statement or "")
+        is_gone = context.is_disconnect or postgresql.is_broken_off(context.original_exception)
+        is_gone = is_gone or rolls_back_to_text(context.statement or "")
         watcher.failed(error, lost=is_gone or has_rolled_back(connection))
     if postgresql.was_aborted(context.original_exception):
         return watcher.refusal()
@@ -128,6 +129,8 @@ def _on_error(context: ExceptionContext) -> BaseException | None:
 def _dooms(connection: Connection, error: BaseException) -> bool:
     """Whether the database gave the error; one of the driver's own leaves all as it was."""
     if isinstance(error, TxkitError):  # COMMIT that was answered by ROLLBACK
+        return True
+    if postgresql.is_broken_off(error):
         return True
     if not isinstance(error, connection.dialect.loaded_dbapi.Error):
         return False
