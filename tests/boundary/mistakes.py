@@ -149,7 +149,14 @@ async def raw_wrong_type(session: AsyncSession) -> None:
     await (await driver(session)).fetch("SELECT text FROM note WHERE id = $1", "five")
 
 
-UNSENT_BY_ASYNCPG: dict[str, Mistake] = {one.__name__: one for one in (wrong_type, raw_wrong_type)}
+async def wrong_number(session: AsyncSession) -> None:
+    """asyncpg counts the arguments by itself."""
+    await (await session.connection()).exec_driver_sql("SELECT $1::text", ("one", "two"))
+
+
+UNSENT_BY_ASYNCPG: dict[str, Mistake] = {
+    one.__name__: one for one in (wrong_type, raw_wrong_type, wrong_number)
+}
 
 
 class Swallowed:

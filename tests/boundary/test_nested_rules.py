@@ -85,7 +85,9 @@ async def test_own_outcome_rule_judges_a_result(
 @BOTH_FACES
 @OPEN_BEFORE
 @pytest.mark.parametrize(
-    "options", [{"no_rollback_for": Boom}, {"outcome": lambda *_: True}], ids=str
+    "options",
+    [{"no_rollback_for": Boom}, {"outcome": lambda *_: True}],
+    ids=["no_rollback_for", "outcome"],
 )
 async def test_database_error_wins_over_its_rules(
     place: Place, run: Run, opened: bool, options: dict[str, Any]

@@ -5,6 +5,7 @@ Always on a pool of one.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,12 +14,13 @@ from tests.boundary.faces import ask
 from tests.boundary.mistakes import (
     Mistake,
     dbapi_cursor,
+    driver,
     raw_execute,
     raw_fetch,
     run_async,
     swallowed,
 )
-from tests.notes import count
+from tests.notes import Boom, count
 from tests.postgres.edges import Edge, Unit, atomic_alone, edge_of, function, nested
 from tests.server import Server
 from tests.told import rolled_back
@@ -103,4 +105,28 @@ async def test_server_that_ends_an_idle_transaction_is_no_success(edge: Edge) ->
             while await edge.backends():
                 pass
     assert edge.told[-1] in {"unit: rolled_back", "unit: unknown"}
+    await edge.works(other=pid)
+
+
+async def test_rollback_that_a_busy_driver_refuses_discards_the_connection(edge: Edge) -> None:
+    """Scenario: the driver is at work in another task when an exception leaves the unit.
+    Outcome: it can't send ROLLBACK; the exception leaves, and the connection is given up."""
+    waits = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'advisory'"
+    await edge.judge.fetch("SELECT pg_advisory_lock(7)")
+    with pytest.raises(Boom) as caught:
+        async with transactional():
+            await edge.write_and_watch()
+            pid = await edge.backend()
+            raw = await driver(await db_session(edge.db))
+            work = asyncio.ensure_future(raw.execute("SELECT pg_advisory_xact_lock(7)"))
+            while not await edge.judge.fetch(waits, pid):
+                await asyncio.sleep(0)
+            raise Boom
+    assert "cleaning up failed too" in caught.value.__notes__[0]
+    with swallowed():
+        await work
+    await edge.judge.fetch("SELECT pg_advisory_unlock(7)")
+    while pid in await edge.backends():
+        await asyncio.sleep(0)
+    assert edge.told == rolled_back("unit")
     await edge.works(other=pid)

@@ -30,8 +30,8 @@ from txkit import (
     transactional,
 )
 
-LIMIT_S, FINISH_S = 0.4, 0.2
-PAST_THE_DEADLINE_S, FOR_EVER_S = 0.7, 60.0
+LIMIT_S, FINISH_S = 0.25, 0.15
+PAST_THE_DEADLINE_S, FOR_EVER_S = 0.5, 60.0
 
 
 async def slow_commits(pg: PostgresJudge, seconds: float, *, then: str = "") -> None:
