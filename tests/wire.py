@@ -29,7 +29,8 @@ class Wire:
     """The way to a server. ``sent`` are the statements that went over it, in order.
 
     ``loses`` is what becomes of the next COMMIT: the request is lost, or its answer.
-    ``lingers``: when the server ends a connection, its last words arrive, the end does not.
+    When the server ends a connection, and the wire ``lingers``, its last words arrive, the
+    end does not; while it is ``silent``, nothing arrives until the client asks.
     """
 
     def __init__(self, url: str) -> None:
@@ -41,7 +42,7 @@ class Wire:
         self.sent: list[str] = []
         self.round_trips = 0
         self.loses: Literal["request", "answer"] | None = None
-        self.lingers = False
+        self.lingers = self.silent = False
 
     @property
     def url(self) -> str:
@@ -102,7 +103,7 @@ class _Talk:
                 length = await reader.readexactly(4)
                 body = await reader.readexactly(int.from_bytes(length) - 4)
                 is_started = is_started or int.from_bytes(body[:4]) == _STARTUP
-                if kind and self._is_lost(kind, body):
+                if self.is_over or (kind and self._is_lost(kind, body)):
                     break
                 self._server.write(kind + length + body)
                 await self._server.drain()
@@ -115,10 +116,11 @@ class _Talk:
             while data := await reader.read(_CHUNK):
                 if self._is_deaf:
                     break
-                self._client.write(data)
-                await self._client.drain()
+                if not self._wire.silent:
+                    self._client.write(data)
+                    await self._client.drain()
         self.is_over = True
-        if self._wire.lingers:
+        if self._wire.lingers or self._wire.silent:
             await self._client_is_gone.wait()
         self._client.close()
 

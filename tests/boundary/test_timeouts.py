@@ -18,7 +18,7 @@ from tests.boundary.faces import BOTH_FACES, Run
 from tests.boundary.test_atomic import Note
 from tests.conftest import Place
 from tests.notes import Boom, count, write
-from txkit import TransactionTimeoutError, db_session, new_context, transactional
+from txkit import TransactionTimeoutError, before_commit, db_session, new_context, transactional
 
 SOON_S, ENOUGH_S, LATER_S = 0.05, 0.3, 60.0
 UNITS: dict[str, Any] = {
@@ -34,7 +34,8 @@ async def for_ever() -> None:
     await asyncio.Event().wait()
 
 
-async def connect(place: Place) -> None:
+@pytest.fixture(autouse=True)
+async def connected(place: Place) -> None:
     """Let the pool have a connection, so that a limit is spent on nothing else."""
     await transactional(count)(place.db)
 
@@ -127,11 +128,15 @@ async def test_users_exception_after_the_deadline_leaves_unchanged(
 @pytest.mark.parametrize("rule", RULES)
 async def test_no_rule_commits_what_ran_out_of_time(place: Place, run: Run, rule: str) -> None:
     async def body() -> None:
+        before_commit(lambda: told.append("it does not come to that"))
         await write(place.db, "lost")
         await for_ever()
 
-    with pytest.raises(TransactionTimeoutError):
+    told: list[str] = []
+    with pytest.raises(TransactionTimeoutError) as caught:
         await run(transactional(timeout_s=SOON_S, **RULES[rule]), body)
+    assert not hasattr(caught.value, "__notes__")
+    assert not told
     assert await place.texts() == []
 
 
@@ -194,7 +199,6 @@ class TestSomebodyElsesCancellation:
         async def unit() -> None:
             await run(transactional(timeout_s=ENOUGH_S), body)
 
-        await connect(place)
         task = asyncio.create_task(unit())
         with pytest.raises(asyncio.CancelledError):
             await task

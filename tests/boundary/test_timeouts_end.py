@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from tests.boundary.faces import BOTH_FACES, Run
-from tests.boundary.test_timeouts import ENOUGH_S, RULES, connect, for_ever
+from tests.boundary.test_timeouts import ENOUGH_S, RULES, for_ever
 from tests.boundary.test_timeouts_joined import enough
 from tests.conftest import Place
-from tests.notes import Boom, write
+from tests.notes import Boom, count, write
 from txkit import (
     TransactionTimeoutError,
     after_commit,
@@ -19,7 +19,13 @@ from txkit import (
     before_commit,
     commit_db_session,
     in_transaction,
+    transactional,
 )
+
+
+@pytest.fixture(autouse=True)
+async def connected(place: Place) -> None:
+    await transactional(count)(place.db)
 
 
 @BOTH_FACES
@@ -33,7 +39,6 @@ async def test_before_commit_hook_is_within_the_limit(place: Place, run: Run) ->
         after_rollback(lambda: told.append("after rollback"))
         after_completion(told.append)
 
-    await connect(place)
     with pytest.raises(TransactionTimeoutError):
         await run(enough(), body)
     assert await place.texts() == []
@@ -52,7 +57,6 @@ async def test_before_commit_hook_after_an_exception_is_too(
         before_commit(for_ever)
         raise Boom
 
-    await connect(place)
     with pytest.raises(Boom) as caught:
         await run(enough(**RULES[rule]), body)
     assert "timeout_s=0.3" in caught.value.__notes__[0]
@@ -73,7 +77,6 @@ async def test_hook_after_the_commit_is_not(place: Place, run: Run) -> None:
         after_commit(slow)
         return "result"
 
-    await connect(place)
     assert await run(enough(), body) == "result"
     assert told == ["done"]
     assert await place.texts() == ["kept"]
@@ -87,7 +90,6 @@ async def test_what_was_committed_early_stays(place: Place, run: Run) -> None:
         await write(place.db, "lost")
         await for_ever()
 
-    await connect(place)
     with pytest.raises(TransactionTimeoutError):
         await run(enough(), body)
     assert await place.texts() == ["kept"]

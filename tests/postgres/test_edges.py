@@ -1,7 +1,6 @@
 """A transaction that can't begin: its error leaves, nothing is left, and the next one begins.
 
-The server is down, refuses, or has dropped the pooled connection; the pool is
-exhausted. Always on a pool of one.
+The server is down or refuses, or the pool is exhausted. Always on a pool of one.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ from txkit import (
     in_transaction,
     new_non_ctx_atomic_session,
     new_non_ctx_session,
-    rollback_db_session,
     transactional,
 )
 
@@ -70,6 +68,8 @@ async def pool_exhausted(edge: Edge) -> AsyncIterator[type[Exception]]:
 
 
 TROUBLES: list[Trouble] = [server_down, server_refuses, pool_exhausted]
+
+
 EVERY_TROUBLE = pytest.mark.parametrize("trouble", TROUBLES)
 
 
@@ -168,67 +168,3 @@ class TestNoConnection:
                         await write(edge.db, "lost")
                     raise first.error
         await edge.works("kept")
-
-
-class TestDroppedWhileIdle:
-    """The pooled connection died since its last use: BEGIN is the first to meet it."""
-
-    async def drop(self, edge: Edge) -> int:
-        await transactional(write)(edge.db, "before")
-        pid = await edge.backend()
-        await edge.kill()
-        return pid
-
-    @EVERY_UNIT
-    async def test_error_leaves_and_the_next_unit_works(self, edge: Edge, unit: Unit) -> None:
-        async def body() -> None:
-            watch(edge.told, "unit")
-            await write(edge.db, "lost")
-
-        pid = await self.drop(edge)
-        with pytest.raises(DBAPIError) as caught:
-            await unit(edge.db, body)
-        assert caught.value.connection_invalidated
-        assert edge.told == rolled_back("unit")
-        await edge.works("before", other=pid)
-
-    async def test_swallowed_dooms_the_transaction_that_it_was(self, edge: Edge) -> None:
-        pid = await self.drop(edge)
-        with pytest.raises(UnexpectedRollbackError) as caught:
-            async with transactional():
-                watch(edge.told, "unit")
-                with swallowed(DBAPIError) as first:
-                    await write(edge.db, "lost")
-                with pytest.raises(UnexpectedRollbackError) as refused:
-                    await write(edge.db, "refused")
-                assert refused.value.__cause__ is first.error
-        assert caught.value.__cause__ is first.error
-        assert edge.told == rolled_back("unit")
-        await edge.works("before", other=pid)
-
-    async def test_rollback_by_hand_mends(self, edge: Edge) -> None:
-        await self.drop(edge)
-        async with transactional():
-            with swallowed(DBAPIError):
-                await write(edge.db, "lost")
-            await rollback_db_session(edge.db)
-            await write(edge.db, "kept")
-        await edge.works("before", "kept")
-
-    async def test_atomic_block_fails_alone(self, edge: Edge) -> None:
-        await self.drop(edge)
-        async with transactional():
-            with swallowed(DBAPIError):
-                async with atomic(edge.db):
-                    await write(edge.db, "lost")
-            await write(edge.db, "kept")
-        await edge.works("before", "kept")
-
-    @pytest.mark.parametrize("block", [new_non_ctx_session, new_non_ctx_atomic_session])
-    async def test_session_outside_any_context_raises_it(self, edge: Edge, block: Callable) -> None:
-        pid = await self.drop(edge)
-        with pytest.raises(DBAPIError):
-            async with block(edge.db) as session:
-                session.add(Note(text="lost"))
-                await session.flush()
-        await edge.works("before", other=pid)

@@ -122,10 +122,13 @@ async def test_rollback_that_a_busy_driver_refuses_discards_the_connection(edge:
             while not await edge.judge.fetch(waits, pid):
                 await asyncio.sleep(0)
             raise Boom
-    assert "cleaning up failed too" in caught.value.__notes__[0]
-    with swallowed():
-        await work
-    await edge.judge.fetch("SELECT pg_advisory_unlock(7)")
+    try:
+        assert "cleaning up failed too" in caught.value.__notes__[0]
+        assert await asyncio.wait({work}, timeout=10) == ({work}, set())
+        with swallowed():
+            await work
+    finally:
+        await edge.judge.fetch("SELECT pg_advisory_unlock(7)")
     while pid in await edge.backends():
         await asyncio.sleep(0)
     assert edge.told == rolled_back("unit")

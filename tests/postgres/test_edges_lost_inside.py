@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from tests.boundary.mistakes import swallowed
+from tests.boundary.mistakes import statement, swallowed
 from tests.notes import Boom, count, write
 from tests.postgres.edges import Edge, edge_of
 from tests.server import Server
@@ -173,3 +174,18 @@ class TestByHand:
             await edge.write_and_watch("kept")
         assert edge.told == committed("unit")
         await edge.works("kept")
+
+
+async def test_error_before_the_loss_stays_the_first(edge: Edge) -> None:
+    with pytest.raises(UnexpectedRollbackError) as caught:
+        async with transactional():
+            await edge.write_and_watch()
+            connection = await (await db_session(edge.db)).connection()
+            with swallowed() as first:
+                await statement(await db_session(edge.db))
+            await edge.kill()
+            with swallowed(DBAPIError):
+                await connection.execute(text("SELECT 1"))
+    assert caught.value.__cause__ is first.error
+    assert edge.told == rolled_back("unit")
+    await edge.works()

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import pytest
 from sqlalchemy.exc import DBAPIError
 
@@ -95,7 +96,7 @@ async def test_statement_is_gone_and_its_locks_with_it(
     loop = asyncio.get_running_loop()
     async with locked_row(pg), gone_within_a_second(pg) as db:
         start = loop.time()
-        with pytest.raises(TransactionTimeoutError) as caught:
+        with pytest.raises(TransactionTimeoutError) as caught, anyio.CancelScope():
             await run(transactional(timeout_s=ENOUGH_S, name="import_day"), body)
         assert ENOUGH_S <= loop.time() - start < ENOUGH_S + 1
         assert caught.value.function == "import_day"
@@ -184,7 +185,7 @@ class TestSomebodyElsesCancellation:
 
         async with gone_within_a_second(pg) as db:
             with pytest.raises(TimeoutError) as caught:
-                async with asyncio.timeout(SOON_S):
+                async with asyncio.timeout(ENOUGH_S):
                     await run(transactional(timeout_s=LATER_S), body)
             assert type(caught.value) is TimeoutError
 
@@ -218,8 +219,10 @@ class TestSomebodyElsesCancellation:
 async def test_several_databases_are_rolled_back(
     db: Database, db2: Database, pg: PostgresJudge, pg2: PostgresJudge
 ) -> None:
+    async with transactional():
+        assert await ask(db, "SELECT 1") == await ask(db2, "SELECT 1")
     with pytest.raises(TransactionTimeoutError):
-        async with transactional(timeout_s=SOON_S):
+        async with transactional(timeout_s=ENOUGH_S):
             await write(db, "lost")
             await write(db2, "lost")
             await sleep(db2)

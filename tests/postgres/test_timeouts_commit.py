@@ -20,13 +20,9 @@ from tests.postgres.watching import pool_of_one
 from txkit import (
     CommitOutcomeUnknownError,
     Database,
-    PartialCommitError,
-    TransactionTimeoutError,
     after_commit,
     after_completion,
     after_rollback,
-    atomic,
-    commit_db_session,
     transactional,
 )
 
@@ -178,59 +174,3 @@ async def test_cancelled_meanwhile_is_finished_first(pg: PostgresJudge, run: Run
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await pg.texts() == ["slow"]
-
-
-@BOTH_FACES
-@pytest.mark.parametrize("by", ["commit_db_session", "atomic"])
-async def test_early_commit_in_flight_is_finished(pg: PostgresJudge, run: Run, by: str) -> None:
-    """What it committed stays; the unit itself is over time, and goes no further."""
-
-    async def body() -> None:
-        if by == "atomic":
-            await atomic(write)(db, "slow")
-        else:
-            await write(db, "slow")
-            await commit_db_session(db)
-        raise AssertionError
-
-    await slow_commits(pg, PAST_THE_DEADLINE_S)
-    async with usable_afterwards(pg, finish_timeout_s=10) as db:
-        with pytest.raises(TransactionTimeoutError):
-            await run(transactional(timeout_s=LIMIT_S), body)
-        assert await pg.texts() == ["slow"]
-
-
-@BOTH_FACES
-async def test_several_databases_are_committed_all(
-    db: Database, db2: Database, pg: PostgresJudge, pg2: PostgresJudge, run: Run
-) -> None:
-    """The second COMMIT goes out after the deadline: the first one has decided."""
-
-    async def body() -> None:
-        await write(db, "slow")
-        await write(db2, "b")
-
-    await slow_commits(pg, PAST_THE_DEADLINE_S)
-    await run(transactional(timeout_s=LIMIT_S), body)
-    assert (await pg.texts(), await pg2.texts()) == (["slow"], ["b"])
-
-
-@BOTH_FACES
-async def test_no_answer_of_the_second_database(
-    pg: PostgresJudge, pg2: PostgresJudge, run: Run
-) -> None:
-    async def body() -> None:
-        await write(db, "a")
-        await write(db2, "slow")
-        listen(told)
-
-    told: list[str] = []
-    await slow_commits(pg2, FOR_EVER_S)
-    async with usable_afterwards(pg, FINISH_S) as db, usable_afterwards(pg2, FINISH_S) as db2:
-        with pytest.raises((CommitOutcomeUnknownError, PartialCommitError)) as caught:
-            await run(transactional(timeout_s=LIMIT_S), body)
-        if isinstance(caught.value, PartialCommitError):
-            assert caught.value.committed == (db,)
-            assert isinstance(caught.value.__cause__, CommitOutcomeUnknownError)
-        assert told == ["unknown"]
-        assert await pg.texts() == ["a"]

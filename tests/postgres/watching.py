@@ -13,6 +13,7 @@ from tests.conftest import PostgresJudge, opened
 from txkit import Database, db_session
 
 _BYSTANDER = "bystander"
+_AT_MOST_S = 10
 
 
 @contextlib.asynccontextmanager
@@ -46,13 +47,13 @@ async def locked_row(pg: PostgresJudge) -> AsyncIterator[int]:
 async def until_idle(pg: PostgresJudge) -> float:
     """Wait until no other backend works or holds a transaction open; give the seconds it took."""
     busy = (
-        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle'"
+        "SELECT state, query FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle'"
         " AND pid <> pg_backend_pid() AND application_name <> $1"
     )
     loop = asyncio.get_running_loop()
     start = loop.time()
-    while await pg.fetch(busy, _BYSTANDER):
-        await asyncio.sleep(0)
+    while found := await pg.fetch(busy, _BYSTANDER):
+        assert loop.time() - start < _AT_MOST_S, f"still there: {found}"
     return loop.time() - start
 
 

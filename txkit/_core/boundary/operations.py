@@ -67,9 +67,8 @@ def _rollback(sync: Session, one: Participant, *, close: bool) -> None:
             if close:
                 session.close()
     except BaseException:
-        one.discard()
         if close:
-            session.invalidate()  # sends nothing, now that its connection is discarded
+            session.invalidate()  # sends nothing: a failed ROLLBACK discards its connection
         raise
     finally:
         if close:
