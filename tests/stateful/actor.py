@@ -7,7 +7,6 @@ through real decorated functions and ``async with`` blocks, all in one task.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from sqlalchemy import Column, ForeignKey, Integer, Table, insert, select, text
@@ -35,7 +34,8 @@ ITEM: Any = Item.__table__
 INSERT = insert(ITEM)
 SELECT = select(ITEM.c.n).limit(1)
 BORROW = insert(DEBT).values(n=-1)
-WRONG = {"null": text("INSERT INTO item (n) VALUES (:n)"), "missing": text("SELECT n FROM missing")}
+NULL = text("INSERT INTO item (n) VALUES (:n)")
+MISSING = text("SELECT n FROM missing")
 
 
 class Boom(Exception):
@@ -108,7 +108,7 @@ class Actor:
             failure = None
             try:
                 await self._act(step, command)
-            except Exception as caught:  # noqa: BLE001 - compared with the model
+            except Exception as caught:  # noqa: BLE001 - it is compared
                 failure = caught
             self._tell(failure)
 
@@ -116,69 +116,50 @@ class Actor:
         if not self._reply.done():
             self._reply.set_result(Reply(error, tuple(map(in_transaction, self.databases))))
 
-    async def _act(self, step: int, command: do.Command) -> None:  # noqa: C901
-        match command:
-            case do.Unit(kind, face, lenient):
-                await self._unit(kind, face, lenient, str(step))
-            case do.Atomic(numbers, mode, face):
-                await self._atomic([self.databases[db] for db in numbers], mode, face, step)
-            case do.Savepoint(db):
-                async with (await db_session(self.databases[db])).begin_nested():
-                    await self._body()
-            case do.Write(db, pending):
-                await self._write(db, step, pending=pending)
-            case do.Read(db):
-                await (await self._session(db)).execute(SELECT)
-            case do.Fail(db, why):
-                await self._fail(db, why, step)
-            case do.Borrow(db):
-                await (await self._session(db)).execute(BORROW)
-            case do.Finish(how, db, by):
-                await self._finish(how, db, by)
-            case do.AskRollback():
-                txkit.set_rollback_only(f"asked in step {step}")
-            case do.Hook():
-                self._hook(step, command)
+    async def _act(self, step: int, command: do.Command) -> None:
+        await getattr(self, f"_{type(command).__name__.lower()}")(step, command)
 
-    async def _unit(self, kind: str, face: str, lenient: bool, name: str) -> None:
-        options: dict[str, Any] = {"name": name}
-        if lenient:
+    # Scopes
+
+    async def _unit(self, step: int, command: do.Unit) -> None:
+        options: dict[str, Any] = {"name": str(step)}
+        if command.lenient:
             options["no_rollback_for"] = Tolerable
-        if kind == "new_context":
+        if command.kind == "new_context":
             unit: Any = new_context(**options)
         else:
-            unit = transactional(propagation=kind, **options)
-        await self._in(unit, face, name)
+            unit = transactional(propagation=command.kind, **options)
+        await self._in(unit, command.face, step)
 
-    async def _atomic(
-        self, databases: list[txkit.Database], mode: str | None, face: str, step: int
-    ) -> None:
-        if face == "atomic_db_session":
+    async def _atomic(self, step: int, command: do.Atomic) -> None:
+        databases = [self.databases[db] for db in command.databases]
+        mode = command.mode
+        if command.face == "atomic_db_session":
             unit: Any = txkit.atomic_db_session(databases[0], current_transaction=mode)
         elif databases or mode is not None:
             unit = atomic(*databases, current_transaction=mode)
         else:
             unit = atomic
-        await self._in(unit, face, str(step))
+        await self._in(unit, command.face, step)
 
-    async def _in(self, unit: Any, face: str, name: str) -> None:
-        """Stand in the scope: as a decorated function called ``name``, or as a block."""
+    async def _savepoint(self, _: int, command: do.Savepoint) -> None:
+        async with (await db_session(self.databases[command.db])).begin_nested():
+            await self._body()
+
+    async def _in(self, unit: Any, face: str, step: int) -> None:
+        """Stand in the scope: as a decorated function called after its step, or as a block."""
         if face == "function":
 
             async def scope() -> int:
                 return await self._body()
 
-            scope.__qualname__ = name
+            scope.__qualname__ = str(step)
             await unit(scope)()
         else:
             async with unit:
                 await self._body()
 
-    async def _write(self, db: int, number: int, *, pending: bool = False) -> None:
-        if pending:
-            (await db_session(self.databases[db])).add(Item(n=self.start + number, m=0))
-        else:
-            await (await self._session(db)).execute(INSERT, {"n": self.start + number, "m": 0})
+    # Statements
 
     async def _session(self, db: int) -> AsyncSession:
         """Give the session, flushed: SQLAlchemy 2.0 does that for ORM statements, 2.1 for all."""
@@ -187,44 +168,66 @@ class Actor:
             await session.flush()
         return session
 
-    async def _fail(self, db: int, why: str, number: int) -> None:
-        session = await self._session(db)
-        if why == "argument":
+    async def _write(self, step: int, command: do.Write) -> None:
+        if command.pending:
+            (await db_session(self.databases[command.db])).add(Item(n=self.start + step, m=0))
+        else:
+            await self._insert(command.db, step)
+
+    async def _insert(self, db: int, number: int) -> None:
+        await (await self._session(db)).execute(INSERT, {"n": self.start + number, "m": 0})
+
+    async def _read(self, _: int, command: do.Read) -> None:
+        await (await self._session(command.db)).execute(SELECT)
+
+    async def _fail(self, step: int, command: do.Fail) -> None:
+        session = await self._session(command.db)
+        if command.why == "argument":
             await session.execute(INSERT, {"n": object(), "m": 0})
-        elif why == "null":
-            await session.execute(WRONG[why], {"n": self.start + number})
+        elif command.why == "null":
+            await session.execute(NULL, {"n": self.start + step})
         else:
-            await session.execute(WRONG[why])
+            await session.execute(MISSING)
 
-    async def _finish(self, how: str, db: int, by: str) -> None:
-        database = self.databases[db]
-        if by == "function":
-            await getattr(txkit, f"{how}_db_session")(database)
+    async def _borrow(self, _: int, command: do.Borrow) -> None:
+        await (await self._session(command.db)).execute(BORROW)
+
+    # By hand
+
+    async def _finish(self, _: int, command: do.Finish) -> None:
+        database = self.databases[command.db]
+        if command.by == "function":
+            await getattr(txkit, f"{command.how}_db_session")(database)
         else:
-            await getattr(await db_session(database), how)()
+            await getattr(await db_session(database), command.how)()
 
-    def _hook(self, number: int, command: do.Hook) -> None:
-        options = {"robust": True} if command.robust else {}
-        getattr(txkit, command.kind)(self._hook_function(number, command), **options)
+    async def _askrollback(self, step: int, _: do.AskRollback) -> None:
+        txkit.set_rollback_only(f"asked in step {step}")
 
-    def _hook_function(self, number: int, command: do.Hook) -> Callable[..., Any]:
-        """Make the hook; of those that could be sync or async, every second one is."""
+    # Hooks
+
+    async def _hook(self, step: int, command: do.Hook) -> None:
+        self._register(step, command)
+
+    def _register(self, number: int, command: do.Hook) -> None:
+        """Register the hook; of those that could be sync or async, every second one is."""
+        is_before = command.kind == "before_commit"
+        insert_one = self._insert if is_before else transactional(self._insert)
+
+        def note(outcome: str | None = None) -> None:
+            self.log.append((number, command.kind, outcome))
+            if not is_before:
+                _assert_no_context()
+            self._do_in_hook(number, command)
 
         async def run(outcome: str | None = None) -> None:
             note(outcome)
             if command.does == "write" and number not in self.refrain:
-                await write(command.db, number)
+                await insert_one(command.db, number)
 
-        def note(outcome: str | None = None) -> None:
-            self.log.append((number, command.kind, outcome))
-            if command.kind != "before_commit":
-                self._assert_no_context()
-            self._do_in_hook(number, command)
-
-        write: Callable[..., Awaitable[None]] = self._write
-        if command.kind != "before_commit":
-            write = transactional(self._write)
-        return run if command.does == "write" or number % 2 else note
+        options = {"robust": True} if command.robust else {}
+        hook = run if command.does == "write" or number % 2 else note
+        getattr(txkit, command.kind)(hook, **options)
 
     def _do_in_hook(self, number: int, command: do.Hook) -> None:
         if command.does == "raise":
@@ -232,13 +235,14 @@ class Actor:
         if command.does == "ask":
             txkit.set_rollback_only("asked in a hook")
         if command.does == "hook":
-            self._hook(number + 1000, do.Hook("before_commit", "write", db=command.db))
-            self._hook(number + 2000, do.Hook("after_commit"))
+            self._register(number + 1000, do.Hook("before_commit", "write", command.db))
+            self._register(number + 2000, do.Hook("after_commit"))
 
-    def _assert_no_context(self) -> None:
-        assert not in_transaction()
-        try:
-            txkit.set_rollback_only()
-        except NoContextError:
-            return
-        raise AssertionError("a hook ran in a context")
+
+def _assert_no_context() -> None:
+    assert not in_transaction()
+    try:
+        txkit.set_rollback_only()
+    except NoContextError:
+        return
+    raise AssertionError("a hook ran in a context")

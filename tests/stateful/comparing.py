@@ -6,11 +6,9 @@ from tests.stateful import commands as do
 from tests.stateful.actor import RAISED, Actor, HookFailure, Reply
 from tests.stateful.model import Model
 from tests.stateful.stage import Theatre
-from tests.stateful.state import DATABASES, Problem
+from tests.stateful.state import DATABASES, Mark, Problem
 
-_SOUNDS_ALIKE = {
-    "DBAPIError": ("DBAPIError", "IntegrityError", "OperationalError", "ProgrammingError")
-}
+_BY_THE_DATABASE = ("DBAPIError", "IntegrityError", "OperationalError", "ProgrammingError")
 
 
 class Disagreement(AssertionError):
@@ -72,7 +70,7 @@ class Run:
     async def _compare(self, foreseen: Problem | None, reply: Reply) -> None:
         difference = compare_errors(foreseen, reply.error)
         if difference:
-            self._fail(difference, reply.error)
+            self._fail(f"the model says {difference}, {reply.error!r} came", reply.error)
         self._agree(self.model.log, self._actor.log, "hooks that ran")
         rows = await self._stage.rows()
         for db in DATABASES:
@@ -88,10 +86,9 @@ class Run:
     def _fail(self, words: str, cause: BaseException | None = None) -> None:
         self.failed = True
         lines = "".join(f"    {command!r},\n" for command in self.program)
-        message = (
-            f"after step {len(self.program)} on {self._stage.backend}: {words}\n"
-            f"replay([\n{lines}], {self._stage.backend!r})"
-        )
+        backend = self._stage.backend
+        place = f"after step {len(self.program)} on {backend}"
+        message = f"{place}: {words}\nreplay([\n{lines}], {backend!r})"
         raise Disagreement(message, self.program) from cause
 
 
@@ -107,36 +104,61 @@ def play(theatre: Theatre, program: list[do.Command]) -> None:
 
 
 def compare_errors(foreseen: Problem | None, found: BaseException | None) -> str | None:
-    """Say how they differ; bind the exception to what foresaw it."""
+    """Say what was foreseen if something else came; bind what came to what foresaw it."""
     if foreseen is None:
-        return None if found is None else f"the model says no exception, {found!r} came"
+        return None if found is None else "no exception"
     if foreseen.real is not None:
-        same = found is foreseen.real
-        return None if same else f"the model says that {foreseen.real!r} leaves, {found!r} came"
-    kinds = _SOUNDS_ALIKE.get(foreseen.kind, (foreseen.kind,))
-    if type(found).__name__ not in kinds:
-        return f"the model says {foreseen.kind}, {found!r} came"
+        return None if found is foreseen.real else f"that {foreseen.real!r} leaves unchanged"
+    kinds = _BY_THE_DATABASE if foreseen.kind == "DBAPIError" else (foreseen.kind,)
+    if found is None or type(found).__name__ not in kinds:
+        return foreseen.kind
     foreseen.real = found
-    if foreseen.kind == "HookFailure":
-        foreseen.hooks = []
-        return None
-    if foreseen.hooks:
+    return _compare_hooks(foreseen, found) or _compare_names(foreseen, found)
+
+
+def _compare_hooks(foreseen: Problem, found: BaseException) -> str | None:
+    if isinstance(found, HookFailure):
+        failed = [found.args[0]]
+    else:
         parts = getattr(found, "exceptions", ())
-        failed = [part.args[0] for part in parts if isinstance(part, HookFailure)]
-        if failed != foreseen.hooks or len(failed) != len(parts):
-            return f"the model says that the hooks {foreseen.hooks} failed, {parts} came"
-    if foreseen.causes:
-        told = [(mark.error.real if mark.error else None) for mark in foreseen.causes]
-        cause = found.__cause__  # type: ignore[union-attr]
-        if not any(cause in origins(one) for one in told):
-            return f"the model says {found!r} from one of {told}, its cause is {found.__cause__!r}"
+        failed = [part.args[0] if isinstance(part, HookFailure) else part for part in parts]
+    if failed != foreseen.hooks:
+        return f"that of the hooks {foreseen.hooks} failed, not {failed}"
+    if getattr(found, "result", foreseen.result) != foreseen.result:
+        return f"that the result was {foreseen.result}"
     return None
 
 
-def origins(error: BaseException | None) -> list[BaseException | None]:
-    """Give an exception and what it came from; the driver's is what SQLAlchemy's wraps."""
-    chain = [error]
+def _compare_names(foreseen: Problem, found: BaseException) -> str | None:
+    function = _last_part(getattr(found, "function", foreseen.function))
+    if foreseen.function and function != foreseen.function:
+        return f"that it names {foreseen.function}, not {function}"
+    if foreseen.causes:
+        told = [mark for mark in foreseen.causes if found.__cause__ in _origins(mark)]
+        if not told:
+            return f"it from one of {[mark.error and mark.error.real for mark in foreseen.causes]}"
+        names = {_culprit(mark) for mark in told}
+        culprit = _last_part(getattr(found, "culprit", None))
+        if None not in names and culprit not in names:
+            return f"that it blames one of {names}, not {culprit}"
+    return None
+
+
+def _last_part(name: str | None) -> str | None:
+    return name and name.rpartition(".")[2]
+
+
+def _origins(mark: Mark) -> list[BaseException | None]:
+    """Give a mark's exception and what it came from; SQLAlchemy's wraps the driver's."""
+    error = mark.error and mark.error.real
+    chain: list[BaseException | None] = [error]
     while error is not None:
         error = getattr(error, "orig", None) or error.__cause__
         chain.append(error)
-    return chain if chain[0] is None else chain[:-1]
+    return chain if len(chain) == 1 else chain[:-1]
+
+
+def _culprit(mark: Mark) -> str | None:
+    """Give who is to blame, None where that is somebody else's name or none of ours."""
+    is_handed_on = mark.error is not None and mark.error.kind == "UnexpectedRollbackError"
+    return None if is_handed_on or mark.own else mark.culprit

@@ -93,12 +93,12 @@ def means_something(model: Model, command: do.Command) -> bool:
     match command:
         case do.Atomic(databases, mode, face):
             ends = mode in ENDING or (mode is None and face == "atomic_db_session")
-            return not (ends and any(map(context.users_savepoint, databases or DATABASES)))
+            return not (ends and any(map(context.users_savepoints, databases or DATABASES)))
         case do.Savepoint():
             return not context.autocommit
         case do.Write(db, pending):
             return not (pending and model.starves(context, db))
         case do.Finish(_, db):
-            return not context.users_savepoint(db)
+            return not context.users_savepoints(db)
         case _:
             return True

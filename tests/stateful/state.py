@@ -1,6 +1,7 @@
-"""What the model knows: exceptions, marks, transactions, scopes, contexts, hooks.
+"""What the model knows: exceptions, marks, transactions, scopes, hooks.
 
-Values only; what happens to them is in ``model`` and ``endings``.
+Values only; ``context`` has the context, and what happens to all of them is in ``sending``,
+``ending``, ``opening``, ``leaving``.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ OPEN, COMMITTED, ROLLED_BACK, UNKNOWN = "open", "committed", "rolled_back", "unk
 class Problem(Exception):
     """An exception that the model foresees.
 
-    ``causes`` are the marks that it may name (any one of them); ``hooks`` the
-    numbers of the hooks in an ``AfterCommitError``. ``real`` is the exception that came.
+    ``causes`` are the marks that it may name (any one of them), ``hooks`` the numbers of the
+    hooks that failed, ``function`` who it names (None: whoever). ``real`` is what came.
     """
 
     def __init__(
@@ -26,12 +27,14 @@ class Problem(Exception):
         causes: Iterable[Mark] = (),
         hooks: Iterable[int] = (),
         function: str | None = None,
+        result: int | None = None,
     ) -> None:
         super().__init__(kind)
         self.kind = kind
         self.causes = list(causes)
         self.hooks = list(hooks)
         self.function = function
+        self.result = result
         self.real: BaseException | None = None
 
 
@@ -82,15 +85,16 @@ class Transaction:
         return self.begun or self.lost
 
     @property
-    def errors(self) -> list[Problem]:
-        return [layer.error for layer in self.layers if layer.error]
+    def broken(self) -> list[Mark]:
+        errors = [layer.error for layer in self.layers if layer.error]
+        return [Mark(error, is_broken=True) for error in errors]
 
     @property
     def in_debt(self) -> bool:
         return any(layer.in_debt for layer in self.layers)
 
     def release(self, layer: Layer) -> None:
-        """Let what is above the savepoint, and its own work, belong to the layer below."""
+        """Let the savepoint's work, and what is above it, belong to the layer below."""
         place = self.layers.index(layer)
         below = self.layers[place - 1]
         for one in self.layers[place:]:
@@ -108,22 +112,31 @@ class Transaction:
 class Frame:
     """A scope that is open: a context's own, a joined call, a block, a savepoint of the user's.
 
-    ``held`` are a block's Databases: with its savepoint, or None where it owns the transaction.
+    ``covers`` are the Databases that an atomic scope seals, ``held`` those that it works on:
+    with its savepoint, or None where it owns the transaction. ``touched`` is what was used in it.
     """
 
     kind: str
     name: str | None
-    number: int
+    is_function: bool = False
     covers: tuple[int, ...] = ()
     lenient: bool = False
     held: dict[int, Layer | None] = field(default_factory=dict)
     mark: Mark | None = None
     touched: set[int] = field(default_factory=set)
 
+    @property
+    def own(self) -> list[int]:
+        return [db for db, layer in self.held.items() if layer is None]
+
     def doom(self, mark: Mark) -> None:
         """The first mark stays, but for what the scope asks itself."""
         if self.mark is None or mark.own:
             self.mark = mark
+
+    def tolerates(self, problem: Problem | None) -> bool:
+        """Whether its own rules commit with the exception."""
+        return self.lenient and problem is not None and problem.kind == "Tolerable"
 
 
 @dataclass(eq=False)
@@ -138,115 +151,14 @@ class Hook:
     owner: Frame
     waits_for: set[Transaction]
 
-    @property
-    def has_waited(self) -> bool:
-        """Whether one of them was used, or still may be."""
-        return any(one.used or one.fate == OPEN for one in self.waits_for)
+    def is_settled(self, ending: Iterable[Transaction] = ()) -> bool:
+        """Whether nothing that it waits for is still open after ``ending``."""
+        return all(one.fate != OPEN for one in self.waits_for - set(ending))
 
 
-class Context:
-    """One boundary: its transactions, its scopes (itself first), its hooks and marks.
-
-    ``mark`` dooms everything but the Databases in ``mended``, ``marks`` one transaction each.
-    """
-
-    def __init__(self, root: Frame, outer: Context | None, *, autocommit: bool) -> None:
-        self.root = root
-        self.outer = outer
-        self.autocommit = autocommit
-        self.frames = [root]
-        self.enlisted: list[int] = []
-        self.used: list[int] = []
-        self.open: dict[int, Transaction] = {}
-        self.hooks: list[Hook] = []
-        self.mark: Mark | None = None
-        self.mended: set[int] = set()
-        self.marks: dict[int, Mark] = {}
-
-    @property
-    def transactions(self) -> set[Transaction]:
-        """What a hook waits for; in autocommit there is nothing to wait for."""
-        return set() if self.autocommit else set(self.open.values())
-
-    def transaction(self, db: int) -> Transaction:
-        return self.open.setdefault(db, Transaction(db))
-
-    def owners(self, db: int) -> list[Frame]:
-        """The atomic scopes of the Database, outermost first."""
-        return [frame for frame in self.frames if db in frame.covers]
-
-    def in_order_of_use(self, databases: Iterable[int]) -> list[int]:
-        last = len(self.used)
-        order = [*self.enlisted]
-        return sorted(
-            databases,
-            key=lambda db: (self.used.index(db) if db in self.used else last, order.index(db)),
-        )
-
-    def innermost(self) -> Frame:
-        """The innermost scope that fails, and has hooks, by itself."""
-        return next(frame for frame in reversed(self.frames) if frame.kind != "join")
-
-    def users_savepoint(self, db: int) -> bool:
-        return any(frame.kind == "savepoint" and db in frame.held for frame in self.frames)
-
-    def marks_on(self, db: int) -> list[Mark]:
-        """What dooms that which is done on the Database now; the first one counts."""
-        broken = self.open[db].errors if db in self.open else []
-        marks = [Mark(error, is_broken=True) for error in broken]
-        inner = self.frames[:0:-1]
-        marks += [one.mark for one in inner if one.mark and not one.covers and db in one.held]
-        marks += [one.mark for one in inner if one.mark and db in one.covers]
-        if self.mark and db not in self.mended:
-            marks.append(self.mark)
-        if db in self.marks:
-            marks.append(self.marks[db])
-        return marks
-
-    def final_marks(self) -> list[Mark]:
-        """What dooms the whole context; its own request goes first."""
-        marks = [mark for db in self.enlisted for mark in self.marks_on(db)]
-        if self.mark and not (self.mended and self.mended.issuperset(self.open)):
-            marks.append(self.mark)
-        marks += self.marks.values()
-        return sorted(marks, key=lambda mark: not mark.own)
-
-    def doom(self, mark: Mark, touched: Iterable[int]) -> None:
-        """A joined call failed: mark what it belonged to, and what else it used."""
-        self.doom_unit(self.innermost(), mark)
-        for db in touched:
-            if db in self.open and not self.marks_on(db):
-                self.doom_around(db, mark, self.frames)
-
-    def doom_unit(self, frame: Frame, mark: Mark) -> None:
-        if frame is not self.root:
-            frame.doom(mark)
-        elif self.open and not mark.own:
-            for db in self.open:
-                self.marks.setdefault(db, mark)
-        elif self.mark is None or self.mended or mark.own:
-            self.mark = mark
-            self.mended.clear()
-
-    def doom_around(self, db: int, mark: Mark, frames: list[Frame]) -> None:
-        """Mark the innermost unit of one Database."""
-        for frame in reversed(frames[1:]):
-            if db in frame.covers or db in frame.held:
-                frame.doom(mark)
-                return
-        self.marks.setdefault(db, mark)
-
-    def mend(self, db: int) -> None:
-        """The Database's transaction was rolled back by hand."""
-        self.marks.pop(db, None)
-        if self.mark:
-            self.mended.add(db)
-
-    def end(self, transaction: Transaction, fate: str) -> None:
-        if self.autocommit and fate == ROLLED_BACK and transaction.begun:
-            fate = UNKNOWN  # what was sent stays
-        transaction.fate = fate
-        transaction.lost = any(layer.pending for layer in transaction.layers)
-        self.open.pop(transaction.db, None)
-        if fate == ROLLED_BACK:
-            self.marks.pop(transaction.db, None)
+def common_fate(transactions: Iterable[Transaction], otherwise: str) -> str:
+    """The fate of those that were used, ``unknown`` where it differs."""
+    fates = {one.fate for one in transactions if one.used}
+    if len(fates) > 1:
+        return UNKNOWN
+    return fates.pop() if fates else otherwise

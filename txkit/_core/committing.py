@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from txkit._core.notes import in_words
 from txkit._core.scope import Mark
 from txkit.database.gone import TransactionGoneError
-from txkit.database.postgresql import LOST, is_broken_off, was_answered, was_sent
+from txkit.database.postgresql import LOST, is_broken_off, was_sent
 from txkit.errors import CommitOutcomeUnknownError, UnexpectedRollbackError
 
 if TYPE_CHECKING:
@@ -42,9 +42,6 @@ def explained(name: str, one: Participant, error: BaseException) -> BaseExceptio
     elif isinstance(error, CancelledError):
         told = _unknown(name, one, error, "COMMIT was broken off")
     else:
-        original = getattr(error, "orig", None)
-        if original is None or not was_answered(original):
-            one.discard()  # no answer of the database's: what it holds is in doubt
         return error
     return told
 

@@ -24,7 +24,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from txkit._core.control import ByBoundary, Control
 from txkit._core.permission import authorize, refuse_doomed, refuse_release, refuse_savepoint, route
-from txkit._core.telling import prepare_by_hand, raise_failures
+from txkit._core.telling import attach_failures, prepare_by_hand, raise_failures
 from txkit._core.transactions import commit_by_hand, end_refused, guard_transaction, tell_due
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class Guarded(Session):
             guard_transaction(transaction)
             if nested:
                 one.set_savepoint(transaction)
+            else:
+                one.is_explicit = True
         return transaction
 
     def flush(self, objects: Any = None) -> None:
@@ -207,14 +209,15 @@ def _by_hand(participant: Participant, operation: str, *, closes: bool) -> Gener
     """Let the user roll back or close, where that is allowed, and note it even if it fails."""
     authorize(participant, operation, ends_by="rollback")
     was_open = participant.connection is not None
+    participant.rolling_back()
     try:
         yield
-    except Exception:
+    except Exception as error:
         end_refused(participant)
+        attach_failures(participant.context, error)
         raise
     finally:
-        if was_open:
-            participant.ended_by_hand(operation)
+        participant.ended_by_hand(operation, was_open=was_open)
         if closes:
             participant.was_closed()
     _complain(participant, operation)

@@ -162,6 +162,7 @@ class Ledger:
 
     def end(self, otherwise: Outcome) -> None:
         """Make all that is left due: the boundary has ended."""
+        self.open_books(is_final=True)  # it may have had nothing to end
         together = combined(self._endings, otherwise)
         differs = together is Outcome.UNKNOWN
         self._take(self._hooks[:], lambda hook: together if differs else hook.outcome(together))
@@ -181,6 +182,10 @@ class Ledger:
         ]
         self._hooks = [hook for hook in self._hooks if hook not in chosen]
         return chosen
+
+    def give_back(self, hooks: Iterable[Hook]) -> None:
+        """Put hooks back in their places: the commit that they were taken for does not come."""
+        self._hooks = sorted([*self._hooks, *hooks], key=lambda hook: hook.order)
 
     def take_due(self) -> list[tuple[Hook, Outcome]]:
         """Take what is due now, in order of registration."""

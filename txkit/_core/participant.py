@@ -46,10 +46,11 @@ class Participant:
     from outside. ``broken`` is the first error of the transaction that nothing has undone
     yet, ``broken_in`` the savepoint that can undo it, ``last_mark`` that of the last error,
     undone or not, ``failure`` the error itself.
+    ``is_explicit`` holds while a ``session.begin()`` of the user's is open.
     ``sealed_by`` and ``tampered`` are of a session outside any context that the user may
     not end. ``only_read`` holds while every statement of the transaction that came through
-    the session was a plain SELECT. ``has_committed`` and ``in_doubt`` tell of an end that
-    is being reported.
+    the session was a plain SELECT. ``has_committed``, ``has_lost`` (ORM changes that were
+    never sent) and ``in_doubt`` tell of an end that is being reported.
     """
 
     __slots__ = (
@@ -64,8 +65,10 @@ class Participant:
         "failure",
         "gone",
         "has_committed",
+        "has_lost",
         "home",
         "in_doubt",
+        "is_explicit",
         "last_mark",
         "last_used",
         "moved",
@@ -108,7 +111,7 @@ class Participant:
         self.points: dict[SessionTransaction, Savepoint] = {}
         self.gone: set[SessionTransaction] = set()
         self.released: SessionTransaction | None = None
-        self.has_committed = self.in_doubt = False
+        self.has_committed = self.has_lost = self.in_doubt = self.is_explicit = False
         self.witness: Witness | None = None
         self.moved: dict[tuple[Engine, Engine], Engine] = {}
         self.last_used = 0
@@ -228,6 +231,10 @@ class Participant:
                 if not context.is_plain or context.limit is not None:
                     self._set_up(connection, context)
 
+    def rolling_back(self) -> None:
+        """Note that all is about to be rolled back, and what was never sent with it."""
+        self.has_lost = self.has_changes
+
     def rolled_back(self, transaction: SessionTransaction) -> None:
         """Note that a savepoint or the transaction was rolled back: its mark is off."""
         by_hand = self.control is Control.USER
@@ -267,11 +274,12 @@ class Participant:
             self.discard()
             self._transaction_ended()
 
-    def ended_by_hand(self, operation: str) -> None:
+    def ended_by_hand(self, operation: str, *, was_open: bool) -> None:
         """Note that the user rolled back or closed the session himself."""
         if self.context is not None and self.control is Control.USER:
             self.context.rolled_back(self.database, by_hand=True)
-        log.info("%s: rolled back (%s)", self.name, operation)
+        if was_open:
+            log.info("%s: rolled back (%s)", self.name, operation)
 
     def was_closed(self) -> None:
         """Note that the session is gone; the next ``db_session`` makes another."""
@@ -328,18 +336,20 @@ class Participant:
 
     def _transaction_ended(self) -> None:
         """Forget the transaction, and tell those who wait for its end."""
-        context, was_used = self.context, self.connection is not None
+        context = self.context
         if context is not None and context.ledger is not None:
             outcome = Outcome.COMMITTED if self.has_committed else Outcome.ROLLED_BACK
-            if self.in_doubt or (context.autocommit and not self.has_committed):
+            was_sent = self.connection is not None
+            if self.in_doubt or (context.autocommit and was_sent and not self.has_committed):
                 outcome = Outcome.UNKNOWN
             owner = context.atomic_owner(self.database)
             witness, self.witness = self.witness, None
+            was_used = was_sent or self.has_lost
             context.ledger.transaction_ended(
                 witness, outcome, was_used=was_used, by_hand=owner is None
             )
         self.connection = self.failure = self.last_mark = None
-        self.has_committed = self.in_doubt = False
+        self.has_committed = self.has_lost = self.in_doubt = self.is_explicit = False
         self.mended()
 
 

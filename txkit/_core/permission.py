@@ -64,9 +64,9 @@ def refuse_doomed(one: Participant) -> None:
     if one.control is not Control.USER or not one.is_suspect:
         return
     mark = None if context is None else context.mark_on(one)
-    if mark is None or mark.own:  # what asked itself may go on, if it can
+    if mark is None or (mark.error is None and not mark.final):  # who asked may go on, if he can
         mark = one.broken_mark()
-    if mark is not None and (mark.error is not None or mark.final):
+    if mark is not None:
         raise mark.refusal(one.name, ended=False) from mark.error
 
 

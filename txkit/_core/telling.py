@@ -42,6 +42,7 @@ async def prepare(
 ) -> None:
     """Flush, and run the ``before_commit`` hooks until none is left, each round flushed.
 
+    One that fails stays, with those behind it: the next commit, if one comes, asks it again.
     Those of ``owner``, with the savepoints that are still open in it, and of the context
     those that wait for no other transaction.
 
@@ -66,13 +67,21 @@ async def prepare(
         hooks = context.ledger.take_before(owner, ending, by_hand=by_hand)
         if not hooks:
             return
-        for hook in hooks:
-            await _call(hook.function)
+        await _run_before(context.ledger, hooks)
     message = (
         f"before_commit hooks of {owner.name!r} have registered new ones {_MOST_ROUNDS} times over:"
         " a hook that adds itself again never comes to an end"
     )
     raise RuntimeError(message)
+
+
+async def _run_before(ledger: Ledger, hooks: list[Hook]) -> None:
+    for place, hook in enumerate(hooks):
+        try:
+            await _call(hook.function)
+        except BaseException:
+            ledger.give_back(hooks[place:])
+            raise
 
 
 async def tell_after(
@@ -90,7 +99,7 @@ async def tell_after(
     try:
         await _run_due(context)
     except BaseException as error:
-        _attach_failures(ledger, error)
+        attach_failures(context, error)
         raise
     raise_failures(context, name, committed=committed, result=result)
 
@@ -108,13 +117,16 @@ async def tell_beside(context: Context, error: BaseException) -> None:
             leaving = cancelled
             raise
     finally:
-        _attach_failures(ledger, leaving)
+        attach_failures(context, leaving)
 
 
-def _attach_failures(ledger: Ledger, error: BaseException) -> None:
-    for outcome, failure in ledger.failures:
-        attach(error, f"a hook that ran after the end ({outcome}) failed too", failure)
-    ledger.failures.clear()
+def attach_failures(context: Context | None, error: BaseException) -> None:
+    """Let the exception that leaves tell of the hooks that failed beside it."""
+    ledger = None if context is None else context.ledger
+    if ledger is not None:
+        for outcome, failure in ledger.failures:
+            attach(error, f"a hook that ran after the end ({outcome}) failed too", failure)
+        ledger.failures.clear()
 
 
 async def prepare_by_hand(one: Participant) -> None:

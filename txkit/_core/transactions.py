@@ -18,7 +18,7 @@ from txkit._core.committing import explained
 from txkit._core.control import ByBoundary, Control
 from txkit._core.finish import complete
 from txkit._core.permission import authorize
-from txkit._core.telling import tell_by_hand
+from txkit._core.telling import attach_failures, tell_by_hand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,6 +75,7 @@ def commit_by_hand(name: str, one: Participant, commit: Callable[[], None]) -> N
             told = explained(name, one, error)
             if not one.sync.is_active:
                 end_refused(one)
+            attach_failures(one.context, told)
             if told is error:
                 raise
             raise told  # noqa: B904 - it has its cause

@@ -138,7 +138,7 @@ def make_truthful(engine: Engine, told: Callable[[Any, BaseException | None], No
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "checkout", _on_checkout)
-    refuse_lost_commit(engine.dialect)
+    account_for_ends(engine.dialect)
 
 
 def _on_checkout(dbapi_connection: Any, _record: object, _proxy: object) -> None:
@@ -148,18 +148,35 @@ def _on_checkout(dbapi_connection: Any, _record: object, _proxy: object) -> None
         raise DisconnectionError(message)
 
 
-def refuse_lost_commit(dialect: Any) -> None:
-    """Let nobody commit on a connection that is closed, where the adapter sends nothing and returns."""
-    commit = dialect.do_commit
+def account_for_ends(dialect: Any) -> None:
+    """Let no COMMIT or ROLLBACK end in silence or leave its transaction open.
+
+    On a connection that is closed the adapter sends no COMMIT, and returns. And whatever became
+    of an end, it takes the transaction for ended and sends nothing more: a connection that gave
+    no answer, because its driver was busy, would come back from the pool with it. So it is closed.
+    """
+    commit, roll_back = dialect.do_commit, dialect.do_rollback
 
     def commit_if_open(connection: Any) -> None:
         was_closed = connection.driver_connection.is_closed()
-        commit(connection)  # raises, unless the adapter has given its transaction up already
+        _answered(dialect, commit, connection)
         if was_closed and not connection.dbapi_connection.autocommit:
             function, culprit, reason = "COMMIT", LOST, "it was lost before COMMIT was sent"
             raise UnexpectedRollbackError(function, culprit, reason, ended=True)
 
     dialect.do_commit = commit_if_open
+    dialect.do_rollback = partial(_answered, dialect, roll_back)
+
+
+def _answered(dialect: Any, end: Callable[[Any], None], connection: Any) -> None:
+    try:
+        end(connection)
+    except UnexpectedRollbackError:
+        raise
+    except Exception as error:
+        if not (isinstance(error, dialect.loaded_dbapi.Error) and was_answered(error)):
+            dialect.do_terminate(connection.dbapi_connection)
+        raise
 
 
 def is_broken_off(error: BaseException) -> bool:

@@ -1,10 +1,8 @@
 """Tell whoever uses a connection what became of its statements.
 
 Errors through SQLAlchemy's ``handle_error``, which costs nothing while none
-comes. And two things that SQLAlchemy leaves out: a savepoint that was rolled back
-is released, or it would stay on the server until the end of the transaction, and
-a connection that refused a ROLLBACK is closed, or the pool would hand it out with
-its transaction open.
+comes. And a savepoint that was rolled back is released, which SQLAlchemy leaves
+out: each would stay on the server until the end of the transaction.
 
 Must not know sessions and contexts.
 """
@@ -50,7 +48,6 @@ def watch(engine: Engine) -> None:
     if engine.dialect.name == POSTGRESQL:
         postgresql.make_truthful(engine, _on_driver)
     _release_always(engine.dialect)
-    _discard_refusing(engine.dialect)
 
 
 def _release_always(dialect: Any) -> None:
@@ -71,20 +68,6 @@ def _release_always(dialect: Any) -> None:
 
     dialect.do_rollback_to_savepoint = roll_back_and_release
     dialect.do_release_savepoint = release_or_roll_back
-
-
-def _discard_refusing(dialect: Any) -> None:
-    """Close a connection whose ROLLBACK failed, alive as it may be: its driver was busy."""
-    roll_back = dialect.do_rollback
-
-    def roll_back_or_discard(connection: Any) -> None:
-        try:
-            roll_back(connection)
-        except BaseException:
-            connection.invalidate()
-            raise
-
-    dialect.do_rollback = roll_back_or_discard
 
 
 def follow(connection: Connection, watcher: Watcher) -> None:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy.orm import SessionTransactionOrigin
-
 from txkit._core.routing import isolation_of
 from txkit.database import sqlite
 from txkit.database.url import POSTGRESQL, SQLITE
@@ -48,8 +46,7 @@ async def harm_of_committing(one: Participant) -> str | None:
 
 
 def _known_harm(one: Participant) -> str | None:
-    transaction = one.sync.get_transaction()
-    if transaction is not None and transaction.origin is SessionTransactionOrigin.BEGIN:
+    if one.is_explicit:
         return "session.begin() opened it and will end it"
     if one.sync.in_nested_transaction():
         return "a savepoint is open in it"

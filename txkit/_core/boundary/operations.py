@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from txkit._core.committing import explained
 from txkit._core.control import ByBoundary, Control
 from txkit._core.guard import plain
+from txkit._core.permission import refuse_doomed
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, SessionTransaction
@@ -61,6 +62,7 @@ async def rollback(one: Participant, *, close: bool) -> None:
 
 def _rollback(sync: Session, one: Participant, *, close: bool) -> None:
     session = plain(sync)
+    one.rolling_back()
     try:
         with ByBoundary(one):
             session.rollback()
@@ -78,6 +80,7 @@ def _rollback(sync: Session, one: Participant, *, close: bool) -> None:
 def close_idle(one: Participant) -> None:
     """Close a session that holds no connection; nothing is sent."""
     if one.control is not Control.CLOSED:
+        one.rolling_back()
         try:
             with ByBoundary(one):
                 plain(one.sync).close()
@@ -86,7 +89,13 @@ def close_idle(one: Participant) -> None:
 
 
 async def begin_savepoint(one: Participant) -> SessionTransaction:
-    """Set a savepoint: SAVEPOINT is sent with its first statement."""
+    """Set a savepoint: pending ORM changes are sent first, SAVEPOINT with its first statement.
+
+    Raises:
+        UnexpectedRollbackError: the changes would go where all can only be rolled back.
+    """
+    if one.is_suspect and one.has_changes:
+        refuse_doomed(one)
 
     def step(sync: Session) -> SessionTransaction:
         with ByBoundary(one):
