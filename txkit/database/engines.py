@@ -21,6 +21,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from greenlet import getcurrent  # type: ignore[import-untyped]
 from sqlalchemy import event
 
 ExecutionOptions: TypeAlias = tuple[tuple[str, object], ...]
@@ -28,6 +29,7 @@ ExecutionOptions: TypeAlias = tuple[tuple[str, object], ...]
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from greenlet import greenlet  # type: ignore[import-untyped]
     from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
     from sqlalchemy.pool import ConnectionPoolEntry
@@ -47,9 +49,11 @@ class LoopEngine:
         self._derived: dict[tuple[Engine, ExecutionOptions], Engine] = {}
         self._is_retired = False
         self._connections = weakref.WeakSet[Any]()
-        # The pool's listener keeps this object for as long as a connection of it is out.
-        # First of all listeners: SQLAlchemy 2.0 loses a connection when one of its own is cancelled.
+        self._opening: dict[Any, greenlet] = {}
+        # The pool's listeners keep this object for as long as a connection of it is out.
+        # First and last of them: SQLAlchemy 2.0 loses a connection when one between is cancelled.
         event.listen(engine.sync_engine, "connect", self._remember, insert=True)
+        event.listen(engine.sync_engine, "connect", self._opened)
 
     def derived(self, engine: Engine, options: ExecutionOptions) -> Engine:
         """Give ``engine`` with other execution options, on the same pool; always the same object."""
@@ -64,6 +68,7 @@ class LoopEngine:
         if not self._is_retired:
             self._is_retired = True
             event.listen(self.engine.sync_engine, "checkin", _close_returned)
+        self._hang_up_on_lost()
         await self.engine.dispose()
 
     def bury(self) -> None:
@@ -73,8 +78,20 @@ class LoopEngine:
         self.engine.sync_engine.dispose(close=False)
 
     def _remember(self, dbapi_connection: Any, _record: ConnectionPoolEntry) -> None:
+        self._hang_up_on_lost()
         with contextlib.suppress(TypeError):  # a driver whose connections can't be weakly held
             self._connections.add(dbapi_connection.driver_connection)
+            self._opening[dbapi_connection.driver_connection] = getcurrent()
+
+    def _opened(self, dbapi_connection: Any, _record: ConnectionPoolEntry) -> None:
+        self._opening.pop(dbapi_connection.driver_connection, None)
+
+    def _hang_up_on_lost(self) -> None:
+        """End what nobody is opening any more, though it was never opened: no pool knows of it."""
+        for connection, opener in list(self._opening.items()):
+            if opener.dead:
+                del self._opening[connection]
+                hang_up(connection)
 
 
 class Slot:
