@@ -29,7 +29,7 @@ ExecutionOptions: TypeAlias = tuple[tuple[str, object], ...]
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from greenlet import greenlet  # type: ignore[import-untyped]
+    from greenlet import greenlet
     from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
     from sqlalchemy.pool import ConnectionPoolEntry
