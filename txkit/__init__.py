@@ -9,7 +9,7 @@ The layout, from the top down; imports go downwards only::
     _core/guard.py    the guarded session: it asks before anything is sent
     _core/permission.py  what it may send now, and what is refused
     _core/telling.py  runs the hooks that _core/hooks.py keeps
-    _core/participant.py  one Database's part in a context
+    _core/participant.py  one Database's part in a context; breakable.py: what errors do to it
     _core/place.py    the only ContextVar: where the running code stands
     _core/context.py  what is open; scope.py: what fails as a whole; limit.py: until when
     database/         engines, hosts, dialects

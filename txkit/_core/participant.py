@@ -14,23 +14,22 @@ import logging
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from txkit._core.breakable import Breakable
 from txkit._core.control import Control
 from txkit._core.hooks import Outcome, Witness
-from txkit._core.notes import in_words
-from txkit._core.place import current
 from txkit._core.routing import options_of
 from txkit._core.scope import Mark, Savepoint
 from txkit.database.engines import hang_up
 from txkit.database.postgresql import READ_WRITE, limits, send_with_begin
 from txkit.database.sqlite import interrupt
 from txkit.database.url import POSTGRESQL
-from txkit.database.watch import follow, follow_undoing
+from txkit.database.watch import follow
 from txkit.errors import ContextClosedError
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, Engine, NestedTransaction
+    from sqlalchemy.engine import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncSession
-    from sqlalchemy.orm import Session, SessionTransaction
+    from sqlalchemy.orm import SessionTransaction
 
     from txkit._core.context import Context
     from txkit.database import Database
@@ -39,13 +38,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("txkit")
 
 
-class Participant:
+class Participant(Breakable):
     """A session, its Database, and the context that it belongs to (None: the user's own).
 
     ``points`` are the user's open savepoints, ``gone`` those of blocks that were ended
-    from outside. ``broken`` is the first error of the transaction that nothing has undone
-    yet, ``broken_in`` the savepoint that can undo it, ``last_mark`` that of the last error,
-    undone or not, ``failure`` the error itself.
+    from outside.
     ``is_explicit`` holds while a ``session.begin()`` of the user's is open.
     ``sealed_by`` and ``tampered`` are of a session outside any context that the user may
     not end. ``only_read`` holds while every statement of the transaction that came through
@@ -55,21 +52,14 @@ class Participant:
 
     __slots__ = (
         "__weakref__",
-        "broken",
-        "broken_in",
-        "connection",
-        "context",
-        "control",
         "database",
         "engine",
-        "failure",
         "gone",
         "has_committed",
         "has_lost",
         "home",
         "in_doubt",
         "is_explicit",
-        "last_mark",
         "last_used",
         "moved",
         "only_read",
@@ -79,7 +69,6 @@ class Participant:
         "released",
         "sealed_by",
         "session",
-        "sync",
         "tampered",
         "witness",
     )
@@ -92,22 +81,15 @@ class Participant:
         context: Context | None,
         outer: Context | None,
     ) -> None:
+        super().__init__(session.sync_session, context)
         self.database = database
         self.engine = engine
         self.home: Engine = engine.engine.sync_engine
         self.options = options_of(context, self.home)
         self.session = session
-        self.sync: Session = session.sync_session
-        self.context = context
         self.outer = outer
-        self.connection: Connection | None = None
-        self.control = Control.USER
         self.sealed_by: str | None = None
         self.tampered: Mark | None = None
-        self.broken: Mark | None = None
-        self.broken_in: NestedTransaction | None = None
-        self.failure: BaseException | None = None
-        self.last_mark: Mark | None = None
         self.points: dict[SessionTransaction, Savepoint] = {}
         self.gone: set[SessionTransaction] = set()
         self.released: SessionTransaction | None = None
@@ -116,11 +98,6 @@ class Participant:
         self.moved: dict[tuple[Engine, Engine], Engine] = {}
         self.last_used = 0
         self.only_read = True
-
-    @property
-    def name(self) -> str:
-        """Who the session works for."""
-        return "a session outside any context" if self.context is None else self.context.name
 
     @property
     def in_transaction(self) -> bool:
@@ -133,11 +110,6 @@ class Participant:
         # What flush() itself asks; new, deleted and dirty would make three sets each time.
         clean: bool = self.control is Control.CLOSED or attrgetter("_is_clean")(self.sync)()
         return not clean
-
-    @property
-    def is_suspect(self) -> bool:
-        """Whether a look is needed before anything is sent."""
-        return self.broken is not None or (self.context is not None and self.context.doomed)
 
     def users_savepoint(self) -> Savepoint | None:
         """Give the innermost savepoint that the user set, by ``session.begin_nested()``."""
@@ -160,51 +132,6 @@ class Participant:
         if self.witness is None:
             self.witness = Witness()
         return self.witness
-
-    def broken_mark(self) -> Mark | None:
-        """Give the mark of an error that broke the transaction, unless it was undone."""
-        if self.control is not Control.CLOSED and not self.sync.is_active:
-            text = "its transaction failed, and the error was swallowed"
-            unseen = Mark(self.name, text, self.failure, final=True)
-            return self.broken or self.last_mark or unseen
-        if self.broken is None or self.broken_in is None or self.broken_in.is_active:
-            return self.broken
-        self.mended()
-        return None
-
-    def mended(self) -> None:
-        """Note that a savepoint undid the error."""
-        self.broken = self.broken_in = None
-
-    def refusal(self) -> BaseException:
-        """Give what is raised for a statement that the server refused for an earlier error."""
-        mark = self.broken or Mark(self.name, "an earlier statement failed", final=True)
-        return mark.refusal(self.name, ended=False)
-
-    def failed(self, error: BaseException, *, lost: bool) -> None:
-        """Note that a statement failed, by which the transaction is broken."""
-        context = self.context
-        self.failure = error
-        if self.connection is None or (context is not None and context.autocommit):
-            return
-        known = self.broken_mark()
-        if known is not None and known.error is not None and _is_cause(known.error, error):
-            known.error = error  # the driver's, which SQLAlchemy has wrapped by now
-        self.last_mark = Mark(self._culprit(), in_words(error), error, final=True)
-        if known is None or lost:
-            self.broken = self.broken or self.last_mark
-            self.broken_in = None if lost else self.connection.get_nested_transaction()
-            follow_undoing(self.connection, self)
-            if context is not None:
-                context.doomed = True
-
-    def flush_failed(self, error: BaseException) -> None:
-        """Note what made the session refuse everything until it is rolled back."""
-        self.failure = error
-        if not self.sync.is_active:
-            self.last_mark = Mark(self._culprit(), in_words(error), error, final=True)
-            if self.context is not None:
-                self.context.doomed = True
 
     def set_savepoint(self, transaction: SessionTransaction) -> None:
         """Note a savepoint of the user's."""
@@ -318,13 +245,6 @@ class Participant:
         if settings:
             send_with_begin(connection, *settings)
 
-    def _culprit(self) -> str:
-        """Name the function that runs."""
-        place = current()
-        if place is None or place.context is not self.context:
-            return self.name
-        return place.caller or place.context.scopes[-1].name
-
     def _point_ended(self, point: Savepoint, *, was_released: bool) -> None:
         context = self.context
         if context is not None and context.ledger is not None:
@@ -351,9 +271,3 @@ class Participant:
         self.connection = self.failure = self.last_mark = None
         self.has_committed = self.has_lost = self.in_doubt = self.is_explicit = False
         self.mended()
-
-
-def _is_cause(error: BaseException, of: BaseException) -> bool:
-    """Whether ``of`` is the same failure, as SQLAlchemy tells it."""
-    original = getattr(of, "orig", None)
-    return original is not None and error in {original, original.__cause__}
