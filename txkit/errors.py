@@ -30,8 +30,11 @@ from sqlalchemy.exc import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Literal, TypeAlias
 
     from txkit.database import Database
+
+    Doom: TypeAlias = Literal["failed", "asked", "lost"]
 
 __all__ = [
     "AfterCommitError",
@@ -232,27 +235,49 @@ class UnexpectedRollbackError(TxkitError):
         function: the boundary or block that could not commit.
         culprit: the joined function that doomed it, or what else did.
         reason: what the culprit said, or its exception in words.
+        how: ``"failed"``: an exception of its; ``"asked"``: it called
+            ``set_rollback_only()``; ``"lost"``: the connection went, or the database
+            itself ended the whole transaction.
         ended: whether it was rolled back; False: that is still to be done.
     """
 
     def __init__(
-        self, function: str, culprit: str, reason: str, *, own: bool = False, ended: bool
+        self, function: str, culprit: str, reason: str, *, how: Doom = "failed", ended: bool
     ) -> None:
         self.function = function
         self.culprit = culprit
         self.reason = reason
+        self.how: Doom = how
         self.ended = ended
         outcome = "was rolled back" if ended else "can only be rolled back"
-        if own:
-            text = f"it asked for that itself ({reason}); roll back by hand to begin anew"
-        else:
-            text = (
-                f"{culprit!r} failed in its transaction ({reason}), and a part of a transaction"
-                " can't fail alone; let the exception leave, or roll back by hand, or, if it may"
-                " fail by itself, make it a savepoint with @atomic(db,"
-                " current_transaction='savepoint') or a unit of its own with @new_context"
+        super().__init__(f"{function!r} {outcome}: {self._why()}")
+
+    def _why(self) -> str:
+        if self.how == "lost":
+            return (
+                f"{self.culprit!r} failed ({self.reason}), and the whole transaction went with that,"
+                " which no savepoint can undo; run it again, or give what may fail or be cancelled"
+                " alone a transaction of its own, with propagation='requires_new'"
             )
-        super().__init__(f"{function!r} {outcome}: {text}")
+        if self.culprit == self.function and self.how == "asked":
+            return f"it asked for that itself ({self.reason}); roll back by hand to begin anew"
+        if self.how == "asked":
+            return (
+                f"{self.culprit!r} asked for that ({self.reason}); if it is to undo its own work"
+                " alone, make it @transactional(propagation='nested')"
+            )
+        if self.culprit == self.function:
+            return (
+                f"a statement in it failed ({self.reason}), and the error was caught in it; let it"
+                " leave, or roll back by hand, or, if that statement may fail, put it alone into"
+                " 'async with session.begin_nested():', inside of the try"
+            )
+        return (
+            f"{self.culprit!r} failed in its transaction ({self.reason}), and a part of a"
+            " transaction can't fail alone; let the exception leave, or roll back by hand, or, if it"
+            " may fail by itself, make it @transactional(propagation='nested'), or @new_context"
+            " where its work is to stay, and catch what it raises around the call of it"
+        )
 
 
 class PartialCommitError(TxkitError):

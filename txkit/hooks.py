@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from txkit._core.hooks import Kind
 from txkit._core.place import open_place
+from txkit.policy.callables import refuse_uncallable
 
 H = TypeVar("H", bound=Callable[[], Any])
 C = TypeVar("C", bound=Callable[[Any], Any])
@@ -33,7 +34,7 @@ def before_commit(function: H) -> H:
 
     Raises:
         NoContextError, ContextClosedError: no boundary is open.
-        TypeError: it can't be called.
+        TypeError: it can't be called so.
         RuntimeError: at the end: hooks have registered new ones a hundred times over;
             rolled back.
     """
@@ -62,7 +63,7 @@ def after_commit(function: Any = None, /, *, robust: bool = False) -> Any:
 
     Raises:
         NoContextError, ContextClosedError: no boundary is open.
-        TypeError: it can't be called.
+        TypeError: it can't be called so.
         AfterCommitError: from the call that committed: hooks failed; the work *is*
             committed.
 
@@ -88,7 +89,7 @@ def after_rollback(function: H) -> H:
 
     Raises:
         NoContextError, ContextClosedError: no boundary is open.
-        TypeError: it can't be called.
+        TypeError: it can't be called so.
     """
     _register(Kind.AFTER_ROLLBACK, function)
     return function
@@ -102,7 +103,7 @@ def after_completion(function: C) -> C:
 
     Raises:
         NoContextError, ContextClosedError: no boundary is open.
-        TypeError: it can't be called.
+        TypeError: it can't be called so.
     """
     _register(Kind.AFTER_COMPLETION, function)
     return function
@@ -111,10 +112,8 @@ def after_completion(function: C) -> C:
 def _register(
     kind: Kind, function: Callable[..., Any | Awaitable[Any]], *, robust: bool = False
 ) -> None:
-    if not callable(function):
-        message = f"{kind.value} takes a function, sync or async, not {function!r}"
-        raise TypeError(message)
     context = open_place(kind.value).context
+    refuse_uncallable(kind.value, function, 1 if kind is Kind.AFTER_COMPLETION else 0)
     context.hooks().register(
         kind, function, context.innermost(), context.witnesses(), robust=robust
     )

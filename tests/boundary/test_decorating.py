@@ -393,3 +393,9 @@ async def test_callable_object_that_is_a_descriptor() -> None:
 def test_second_configuration_and_nonsense_are_refused(call) -> None:
     with pytest.raises(TypeError):
         call()
+
+
+@pytest.mark.parametrize("decorate", [transactional, new_context, atomic])
+def test_option_that_it_has_not_is_refused_by_name(decorate) -> None:
+    with pytest.raises(TypeError, match="^@[a-z_]+ has no option isolatoin: it takes"):
+        decorate(isolatoin="SERIALIZABLE")

@@ -121,6 +121,54 @@ class TestFunctions:
             with pytest.raises(TypeError, match=f"{register.__name__} takes a function"):
                 register("hook")
 
+    @every_kind
+    async def test_what_wants_other_arguments_is_refused_before_the_commit(
+        self, register: Callable
+    ) -> None:
+        class Mail:
+            async def send(self, order: int, to: str) -> None: ...
+            def __call__(self, order: int, to: str) -> None: ...
+
+        def by_name(*_: object, order: int) -> None: ...
+
+        wrong = [
+            Mail().send,
+            Mail(),
+            by_name,
+            transactional(Mail.send),
+            functools.partial(Mail().send, 1),
+        ]
+        if register is after_completion:
+            wrong += [lambda: None, Mail]
+            wrong.remove(wrong[4])
+        else:
+            wrong += [lambda outcome: outcome, [].append]
+        async with transactional():
+            for one in wrong:
+                with pytest.raises(TypeError, match="give the arguments along"):
+                    register(one)
+
+    @every_kind
+    async def test_arguments_that_need_not_be_given_are_no_mistake(
+        self, register: Callable
+    ) -> None:
+        told: list[object] = []
+
+        class Mail:
+            def send(self, *_: object, to: str = "all") -> None:
+                told.append(to)
+
+            def note(self, outcome: str = "none") -> None:
+                told.append(outcome)
+
+        async with transactional():
+            if register is after_rollback:
+                return
+            register(Mail().send)
+            register(Mail().note)
+            register(functools.partial(Mail.send, Mail(), to="one"))
+        assert told == ["all", "committed" if register is after_completion else "none", "one"]
+
 
 class TestContextRequired:
     @every_kind

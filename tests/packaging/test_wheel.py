@@ -25,7 +25,7 @@ async def use():
     try:
         txkit.Database("sqlite:///file.db")
     except ModuleNotFoundError as error:
-        assert 'txkit[sqlite]' in str(error), error
+        assert 'pip install aiosqlite' in str(error), error
     else:
         raise AssertionError("aiosqlite is there")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 
 import anyio
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy import text
 
 from tests.conftest import PostgresJudge
 from tests.notes import write
+from tests.postgres.watching import pool_of_one, until_idle
 from txkit import Database, db_session, new_context, transactional
 
 
@@ -239,3 +241,35 @@ async def blocked(pg: PostgresJudge, query: str) -> None:
         query,
     ):
         await asyncio.sleep(0)
+
+
+async def cancelled_by_scope(db: Database) -> None:
+    """An anyio scope cancels again and again, at every await of what it holds."""
+    with anyio.move_on_after(0.05) as scope:
+        await transactional(sleep)(db)
+    assert scope.cancelled_caught
+
+
+async def cancelled_at_every_step(db: Database) -> None:
+    task = asyncio.create_task(transactional(sleep)(db))
+    await asyncio.sleep(0.05)
+    while not task.done():
+        task.cancel()
+        await asyncio.sleep(0)
+    assert task.cancelled()
+
+
+async def sleep(db: Database) -> None:
+    await (await db_session(db)).execute(text("SELECT pg_sleep(60)"))
+
+
+@pytest.mark.parametrize("cancelled", [cancelled_by_scope, cancelled_at_every_step])
+async def test_statement_ends_at_the_server_however_often_it_is_cancelled(
+    pg: PostgresJudge, cancelled: Callable[[Database], Awaitable[None]]
+) -> None:
+    async with pool_of_one(pg) as db:
+        await transactional(write)(db, "connected")
+        await cancelled(db)
+        assert await until_idle(pg) < 1
+        await transactional(write)(db, "another")
+    assert await pg.texts() == ["connected", "another"]

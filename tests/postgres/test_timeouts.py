@@ -243,3 +243,24 @@ async def test_users_exception_out_of_the_statement_leaves_unchanged(pg: Postgre
                     raise error from None
         assert caught.value is error
         assert any("timeout_s=0.05" in note for note in error.__notes__)
+
+
+async def test_statement_cut_short_in_a_nested_call_takes_the_transaction_along(
+    pg: PostgresJudge,
+) -> None:
+    """Scenario: the caller survives it, and goes on to its end.
+    Outcome: it is told that the transaction went, and that a savepoint is no help."""
+
+    @transactional(name="unit")
+    async def unit(db: Database) -> None:
+        await write(db, "lost")
+        with pytest.raises(TransactionTimeoutError):
+            await transactional(propagation="nested", timeout_s=ENOUGH_S, name="part")(sleep)(db)
+
+    async with pool_of_one(pg) as db:
+        with pytest.raises(UnexpectedRollbackError, match="cancelled during a statement") as caught:
+            await unit(db)
+        assert (caught.value.culprit, caught.value.how) == ("part", "lost")
+        assert "requires_new" in str(caught.value)
+        assert await pg.texts() == []
+        await transactional(write)(db, "next")

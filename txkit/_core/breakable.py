@@ -9,6 +9,7 @@ Must not raise anything: ``permission`` refuses, ``boundary`` ends.
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from typing import TYPE_CHECKING
 
 from txkit._core.control import Control
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from txkit._core.context import Context
+    from txkit.errors import Doom
 
 
 class Breakable:
@@ -92,7 +94,10 @@ class Breakable:
         known = self.broken_mark()
         if known is not None and known.error is not None and _is_cause(known.error, error):
             known.error = error  # the driver's, which SQLAlchemy has wrapped by now
-        self.last_mark = Mark(self._culprit(), in_words(error), error, final=True)
+        is_cut_short = isinstance(error, CancelledError)
+        reason = "cancelled during a statement" if is_cut_short else in_words(error)
+        how: Doom = "lost" if lost else "failed"
+        self.last_mark = Mark(self._culprit(), reason, error, final=True, how=how)
         if known is None or lost:
             self.broken = self.broken or self.last_mark
             self.broken_in = None if lost else self.connection.get_nested_transaction()

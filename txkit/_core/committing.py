@@ -24,7 +24,9 @@ def explained(name: str, one: Participant, error: BaseException) -> BaseExceptio
     """Give the error that is to leave; a refusal of the database's leaves as it is."""
     if isinstance(error, UnexpectedRollbackError) and error.ended:
         # COMMIT's own answer, which names nobody.
-        told: BaseException = Mark(error.culprit, error.reason).refusal(name, ended=True)
+        told: BaseException = Mark(error.culprit, error.reason, how=error.how).refusal(
+            name, ended=True
+        )
         told.__cause__ = one.failure
         if error.culprit == LOST:
             told.__cause__ = one.failure or error
@@ -34,7 +36,7 @@ def explained(name: str, one: Participant, error: BaseException) -> BaseExceptio
     elif is_broken_off(error) or (_is_lost(error) and not was_sent(error)):
         what = getattr(error, "orig", None) or error
         reason = f"it was lost before COMMIT was sent: {in_words(what)}"
-        told = Mark(LOST, reason).refusal(name, ended=True)
+        told = Mark(LOST, reason, how="lost").refusal(name, ended=True)
         told.__cause__ = error
         one.discard()
     elif _is_lost(error):

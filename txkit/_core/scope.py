@@ -15,15 +15,17 @@ if TYPE_CHECKING:
 
     from txkit._core.participant import Participant
     from txkit.database import Database
+    from txkit.errors import Doom
 
 
 class Mark:
     """Why something may only be rolled back.
 
     ``own``: the unit asked for it itself. ``final``: no rule of the unit can commit it.
+    ``how``: see ``UnexpectedRollbackError``.
     """
 
-    __slots__ = ("culprit", "error", "final", "own", "reason")
+    __slots__ = ("culprit", "error", "final", "how", "own", "reason")
 
     def __init__(
         self,
@@ -33,17 +35,19 @@ class Mark:
         *,
         own: bool = False,
         final: bool = False,
+        how: Doom = "failed",
     ) -> None:
         self.culprit = culprit
         self.reason = reason
         self.error = error
         self.own = own
         self.final = final
+        self.how: Doom = how
 
     def refusal(self, function: str, *, ended: bool) -> UnexpectedRollbackError:
         """Make the error that is to be raised from ``self.error``."""
         return UnexpectedRollbackError(
-            function, self.culprit, self.reason, own=self.own, ended=ended
+            function, self.culprit, self.reason, how=self.how, ended=ended
         )
 
 

@@ -18,7 +18,6 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
 from sqlalchemy import event
-from sqlalchemy.exc import DisconnectionError
 
 from txkit.database.gone import TransactionGoneError
 from txkit.errors import UnexpectedRollbackError
@@ -137,46 +136,6 @@ def make_truthful(engine: Engine, told: Callable[[Any, BaseException | None], No
         _TOLD[driver] = partial(told, record.info)
 
     event.listen(engine, "connect", on_connect)
-    event.listen(engine, "checkout", _on_checkout)
-    account_for_ends(engine.dialect)
-
-
-def _on_checkout(dbapi_connection: Any, _record: object, _proxy: object) -> None:
-    """Give nobody a connection that is known to be closed: the pool opens another one."""
-    if dbapi_connection.driver_connection.is_closed():
-        message = "the server has closed it"
-        raise DisconnectionError(message)
-
-
-def account_for_ends(dialect: Any) -> None:
-    """Let no COMMIT or ROLLBACK end in silence or leave its transaction open.
-
-    On a connection that is closed the adapter sends no COMMIT, and returns. And whatever became
-    of an end, it takes the transaction for ended and sends nothing more: a connection that gave
-    no answer, because its driver was busy, would come back from the pool with it. So it is closed.
-    """
-    commit, roll_back = dialect.do_commit, dialect.do_rollback
-
-    def commit_if_open(connection: Any) -> None:
-        was_closed = connection.driver_connection.is_closed()
-        _answered(dialect, commit, connection)
-        if was_closed and not connection.dbapi_connection.autocommit:
-            function, culprit, reason = "COMMIT", LOST, "it was lost before COMMIT was sent"
-            raise UnexpectedRollbackError(function, culprit, reason, ended=True)
-
-    dialect.do_commit = commit_if_open
-    dialect.do_rollback = partial(_answered, dialect, roll_back)
-
-
-def _answered(dialect: Any, end: Callable[[Any], None], connection: Any) -> None:
-    try:
-        end(connection)
-    except UnexpectedRollbackError:
-        raise
-    except Exception as error:
-        if not (isinstance(error, dialect.loaded_dbapi.Error) and was_answered(error)):
-            dialect.do_terminate(connection.dbapi_connection)
-        raise
 
 
 def is_broken_off(error: BaseException) -> bool:

@@ -154,7 +154,7 @@ def _sqlite_url(url: URL) -> URL:
     try:
         import_module("aiosqlite")
     except ImportError as error:
-        message = 'SQLite needs aiosqlite, which is not installed: pip install "txkit[sqlite]"'
+        message = "SQLite needs aiosqlite, which is not installed: pip install aiosqlite"
         raise ModuleNotFoundError(message, name="aiosqlite") from error
     return url
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import event
 
 from txkit.database import postgresql
+from txkit.database.adapter import make_whole
 from txkit.database.sqlite import has_rolled_back, interrupt
 from txkit.database.statements import is_savepoint_text, rolls_back_to_text
 from txkit.database.url import POSTGRESQL
@@ -47,6 +48,7 @@ def watch(engine: Engine) -> None:
     event.listen(engine, "handle_error", _on_error)
     if engine.dialect.name == POSTGRESQL:
         postgresql.make_truthful(engine, _on_driver)
+        make_whole(engine)
     _release_always(engine.dialect)
 
 

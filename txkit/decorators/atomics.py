@@ -79,8 +79,15 @@ class Atomic(Block, Generic[Y]):
         *databases: Database,
         current_transaction: str | None = None,
     ) -> Atomic[None]: ...
-    def __call__(self, *given: Any, current_transaction: str | None = None) -> Any:
+    def __call__(self, *given: Any, current_transaction: str | None = None, **unknown: Any) -> Any:
         """Decorate a function, or take Databases and a mode and give another decorator."""
+        if unknown:
+            message = (
+                f"@atomic has no option {', '.join(unknown)}: it takes current_transaction; what"
+                " makes a transaction special belongs to its boundary, as in"
+                f" @transactional({next(iter(unknown))}=...)"
+            )
+            raise TypeError(message)
         if all(isinstance(one, Database) for one in given):
             if self._given:
                 message = "atomic(...) was given its Databases and its mode already: add them there"

@@ -1,4 +1,4 @@
-"""Which callables can be decorated, and what to say about the others.
+"""Which callables can be decorated or be a hook, and what to say about the others.
 
 Refused when decorating, since a sync function or an async generator in an
 ``async def`` wrapper would silently become a broken coroutine.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from typing import Any
 
 
@@ -23,8 +24,8 @@ def refuse_undecorable(decorator: str, function: Any) -> None:
         )
     elif not callable(function):
         message = (
-            f"{decorator} decorates coroutine functions, and {function!r} can't be called"
-            " (a Database is covered without being named, but by @atomic(db))"
+            f"{decorator} decorates coroutine functions, and {function!r} can't be called; a Database"
+            " is named to @atomic(db) alone: the others cover every one that is used in them"
         )
     elif inspect.isbuiltin(function):
         message = f"{decorator} can't decorate the builtin {name}: wrap it in an 'async def'"
@@ -43,6 +44,44 @@ def refuse_undecorable(decorator: str, function: Any) -> None:
             " 'async def'"
         )
     raise TypeError(message)
+
+
+def refuse_uncallable(registrar: str, function: Any, given: int) -> None:
+    """Raise unless ``function`` can be called with that many arguments, and say what to do."""
+    if not callable(function):
+        message = (
+            f"{registrar} takes a function, sync or async, not {function!r}; arguments are given"
+            f" along in a function of their own: {registrar}(lambda: send_mail(order_id))"
+        )
+        raise TypeError(message)
+    if not _takes(function, given):
+        name, signature = qualified_name(function), inspect.signature(function)
+        short = name.rpartition(".")[2]
+        how = "with the outcome alone" if given else "without arguments"
+        shape = "lambda outcome" if given else "lambda"
+        message = (
+            f"{registrar} calls its function {how}, and {name}{signature} can't be called so: give"
+            f" the arguments along, as in {registrar}({shape}: {short}(...))"
+        )
+        raise TypeError(message)
+
+
+def _takes(function: Any, given: int) -> bool:
+    """Whether it can be called so. ``inspect`` alone would take longer than a hook does."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        try:
+            inspect.signature(function).bind(*[None] * given)
+        except TypeError:
+            return False
+        except ValueError:  # a builtin that does not tell
+            return True
+        return True
+    given += getattr(function, "__self__", None) is not None
+    least = code.co_argcount - len(function.__defaults__ or ())
+    most = math.inf if code.co_flags & inspect.CO_VARARGS else code.co_argcount
+    needs_no_names = code.co_kwonlyargcount <= len(function.__kwdefaults__ or ())
+    return bool(least <= given <= most and needs_no_names)
 
 
 def _is_coroutine_function(function: Any) -> bool:

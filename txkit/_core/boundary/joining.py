@@ -48,7 +48,7 @@ def joined_failed(
         attach(error, "the outcome rule raised", failure)
     if isinstance(error, UnexpectedRollbackError) and not error.ended:
         # It was refused because of what had failed before, and that stays the culprit.
-        mark = Mark(error.culprit, error.reason, error.__cause__ or error)
+        mark = Mark(error.culprit, error.reason, error.__cause__ or error, how=error.how)
     else:
         mark = Mark(name, in_words(error), error, final=is_late)
     context.doom(mark, since=since)
@@ -68,9 +68,9 @@ def ask_for_rollback(reason: str | None) -> None:
     words = reason or "set_rollback_only() was called"
     if place.caller is None:
         scope = context.scopes[-1]
-        context.doom_scope(scope, Mark(scope.name, words, own=True))
+        context.doom_scope(scope, Mark(scope.name, words, own=True, how="asked"))
     else:
-        context.doom(Mark(place.caller, words), since=context.clock)
+        context.doom(Mark(place.caller, words, how="asked"), since=context.clock)
 
 
 async def refuse_incompatible(context: Context, asked: Characteristics, name: str) -> None:

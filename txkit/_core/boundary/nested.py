@@ -35,7 +35,7 @@ async def leave_nested(
         await leave_with_error(context, scope, error)
         raise
     if fails:
-        scope.doom(Mark(scope.name, "its result says failure", own=True))
+        scope.doom(Mark(scope.name, "its result says failure", own=True, how="asked"))
     await leave_normally(context, scope, result)
 
 
