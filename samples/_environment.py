@@ -12,6 +12,7 @@ that it is one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import importlib.util
 import os
@@ -47,7 +48,7 @@ def run(extra: str, arguments: list[str]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
-        sys.exit(f"no environment can be made in {ROOT / '.venv'}: {error}")
+        sys.exit(no_room(ROOT, error))
     os.chdir(ROOT)
     os.environ["PYTHONUNBUFFERED"] = "1"
     command = [str(python), *arguments]
@@ -72,6 +73,14 @@ def missing(version: tuple[int, int], find: Callable[[str], object]) -> str | No
             " with another Python"
         ).format(sys.executable, " and ".join(lacking), *version)
     return None
+
+
+def no_room(root: Path, error: OSError) -> str:
+    """Say that the clone is no place for an environment, and where one would be."""
+    said = f"no environment can be made in {root / '.venv'}: {error}"
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        said += "; where that is not yours to change, copy the clone to a folder of your own"
+    return said
 
 
 def prepare(root: Path, extra: str) -> Path:
@@ -117,7 +126,7 @@ def _step(command: list[str], root: Path, what: str) -> None:
     code = subprocess.call(command, cwd=str(root), env={**os.environ, "PIP_USER": "0"})
     if code:
         sys.exit(
-            f"{what} failed (exit code {code}): the reason is above; nothing is left half done"
+            f"{what} failed (exit code {code}): the reason is above; run it again, it starts afresh"
         )
 
 
@@ -153,4 +162,6 @@ def _python(folder: Path) -> Path:
 
 
 def _command() -> str:
-    return Path(sys.argv[0]).parent.name or "samples"
+    module = Path(sys.argv[0])
+    name = module.parent.name or "samples"
+    return name if module.stem == "__main__" else f"{name}.{module.stem}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 
 import pytest
 
 from samples import _environment as environment
+from tests.samples.programs import run
 
 
 @pytest.fixture
@@ -88,3 +90,53 @@ def test_missing_module_is_named_with_its_package(lacking: str) -> None:
 
 def test_complete_python_lacks_nothing() -> None:
     assert environment.missing((3, 11), lambda _name: object()) is None
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_clone_of_somebody_else_is_to_be_copied(code: int) -> None:
+    said = environment.no_room(Path("clone"), OSError(code, "no"))
+    assert said.endswith("copy the clone to a folder of your own")
+
+
+def test_full_disk_is_not_somebody_elses() -> None:
+    assert "copy" not in environment.no_room(Path("clone"), OSError(errno.ENOSPC, "full"))
+
+
+def test_failed_step_says_that_the_next_run_starts_afresh(tmp_path: Path) -> None:
+    with pytest.raises(
+        SystemExit, match=r"the installation failed .*run it again, it starts afresh"
+    ):
+        environment._step(
+            [sys.executable, "-c", "raise SystemExit(1)"], tmp_path, "the installation"
+        )
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [("samples/__main__.py", "samples"), ("samples/postgresql.py", "samples.postgresql")],
+)
+def test_command_is_named_as_it_was_given(
+    argv: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"/clone/{argv}"])
+    assert environment._command() == command
+
+
+@pytest.mark.parametrize("module", ["samples", "samples.postgresql"])
+def test_help_says_what_the_command_does_and_installs_nothing(module: str, tmp_path: Path) -> None:
+    ran = run(tmp_path, module, "--help")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert f"usage: python3 -m {module} " in ran.stdout
+    assert ".venv/ of this clone" in ran.stdout
+
+
+def test_argument_that_the_demonstration_does_not_have_is_refused(tmp_path: Path) -> None:
+    ran = run(tmp_path, "samples", "import", "file.csv")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "python3 -m samples: error: unrecognized arguments: import file.csv" in ran.stderr
+
+
+def test_postgresql_without_a_program_shows_its_usage(tmp_path: Path) -> None:
+    ran = run(tmp_path, "samples.postgresql")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "usage: python3 -m samples.postgresql" in ran.stderr

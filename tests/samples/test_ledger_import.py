@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -198,3 +199,14 @@ def test_demonstration_exits_with_0_twice(tmp_path: Path) -> None:
         ran = run(tmp_path, "samples.demonstration")
         assert (ran.returncode, ran.stderr) == (0, "")
         assert "The books balance" in ran.stdout
+        assert [line.strip() for line in ran.stdout.splitlines()[-2:]] == [
+            f"{sys.executable} -m samples.ledger --help",
+            f"{sys.executable} -m uvicorn --factory samples.ledger.web:create_app",
+        ]
+
+
+def test_demonstration_in_a_folder_of_somebody_else_says_where_to_go(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").mkdir()  # no file can be opened there, by root neither
+    ran = run(tmp_path, "samples.demonstration")
+    assert ran.returncode == 2
+    assert "copy the clone to a folder of your own" in ran.stderr
