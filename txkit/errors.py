@@ -205,22 +205,32 @@ class OpenTransactionError(TxkitError, InvalidRequestError):
 class AtomicControlError(TxkitError):
     """Something inside an atomic block tried to end the block's transaction.
 
+    Or a ``before_commit`` hook did, while the transaction is about to be committed.
     Nothing was sent; the block is as it was and may go on.
 
     Attributes:
         operation: what was tried, ``"session.commit()"`` for example.
-        function: the atomic function or block that owns the transaction.
+        function: the atomic function or block that owns the transaction, or the unit
+            that the hook is about to commit.
     """
 
-    def __init__(self, operation: str, function: str) -> None:
+    def __init__(self, operation: str, function: str, *, in_hook: bool = False) -> None:
         self.operation = operation
         self.function = function
-        super().__init__(
-            f"{operation} was refused inside the atomic block {function!r}: what is declared atomic"
-            " commits or rolls back as a whole when it ends; leave it by an exception or call"
-            " set_rollback_only() to undo it, use session.begin_nested() for a part of it, or move"
-            " the call behind the block"
-        )
+        if in_hook:
+            text = (
+                f"{operation} was refused in a before_commit hook of {function!r}, whose transaction"
+                " is about to be committed: raise, or call set_rollback_only(), to undo it; use"
+                " session.begin_nested() for a part, or after_commit for what is to follow"
+            )
+        else:
+            text = (
+                f"{operation} was refused inside the atomic block {function!r}: what is declared"
+                " atomic commits or rolls back as a whole when it ends; leave it by an exception or"
+                " call set_rollback_only() to undo it, use session.begin_nested() for a part of it,"
+                " or move the call behind the block"
+            )
+        super().__init__(text)
 
 
 class UnexpectedRollbackError(TxkitError):

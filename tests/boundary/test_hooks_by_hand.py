@@ -16,7 +16,6 @@ from txkit import (
     after_commit,
     after_completion,
     atomic,
-    before_commit,
     close_db_session,
     commit_db_session,
     db_session,
@@ -219,21 +218,3 @@ async def test_what_a_nested_call_opened_waits_for_its_end(place: Place) -> None
         assert told == []
         await commit_db_session(place.db)
         assert told == committed("nested")
-
-
-async def test_early_commit_in_a_before_commit_hook_settles_what_it_committed(
-    place: Place,
-) -> None:
-    told: list[str] = []
-
-    async def hook() -> None:
-        await write(place.db, "hook")
-        await commit_db_session(place.db)
-        told.append("hook ends")
-
-    async with transactional():
-        await write(place.db, "body")
-        before_commit(hook)
-        after_commit(lambda: told.append("after commit"))
-    assert told == ["after commit", "hook ends"]
-    assert await place.texts() == ["body", "hook"]

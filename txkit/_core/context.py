@@ -42,7 +42,7 @@ class Context:
 
     ``clock`` counts statements, so that one can say what was used since when.
     ``asked`` are the joined calls that run and want the level of every Database
-    checked which comes into use.
+    checked which comes into use. ``preparing`` holds while hooks run before a commit.
     """
 
     __slots__ = (
@@ -56,6 +56,7 @@ class Context:
         "name",
         "outer",
         "participants",
+        "preparing",
         "root",
         "scopes",
         "state",
@@ -85,6 +86,7 @@ class Context:
         self.scopes: list[Scope] = [root]
         self.clock = 0
         self.doomed = False
+        self.preparing = False
 
     def close(self) -> None:
         """End the context and let go of everything.
@@ -197,17 +199,20 @@ class Context:
             self.root.marks.setdefault(one.database, mark)
 
     def atomic_owner(self, database: Database) -> Scope | None:
-        """Give the innermost atomic block that owns the Database's transaction."""
+        """Give the innermost atomic block that owns the Database's transaction.
+
+        While hooks run before a commit, what is about to be committed owns it.
+        """
         for scope in reversed(self.scopes):
             if scope.owns(database):
                 return scope
-        return None
+        return self.root if self.preparing else None
 
     def refuse_control(self, database: Database, operation: str) -> None:
         """Let nobody end by hand what an atomic block owns."""
         owner = self.atomic_owner(database)
         if owner is not None:
-            raise AtomicControlError(operation, owner.name)
+            raise AtomicControlError(operation, owner.name, in_hook=not owner.owns(database))
 
     def in_order_of_use(self) -> list[Participant]:
         """Give the participants, the one that was used first at the front."""

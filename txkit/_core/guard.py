@@ -19,13 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
-from sqlalchemy.util import await_only
-from sqlalchemy.util.concurrency import in_greenlet
 
 from txkit._core.control import ByBoundary, Control
-from txkit._core.permission import authorize, refuse_doomed, refuse_release, refuse_savepoint, route
-from txkit._core.telling import attach_failures, prepare_by_hand, raise_failures
-from txkit._core.transactions import commit_by_hand, end_refused, guard_transaction, tell_due
+from txkit._core.permission import authorize, refuse_begin, refuse_doomed, refuse_release, route
+from txkit._core.telling import attach_failures, raise_failures
+from txkit._core.transactions import (
+    commit_by_hand,
+    end_refused,
+    guard_transaction,
+    prepare_commit,
+    tell_due,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -50,8 +54,7 @@ class Guarded(Session):
         one = self.txkit_participant
         if not nested:
             authorize(one, "session.begin()", ends_by="begin")
-        else:
-            refuse_savepoint(one)
+        refuse_begin(one, nested=nested)
         transaction = super().begin(nested)
         if one.control is Control.USER:
             guard_transaction(transaction)
@@ -90,7 +93,7 @@ class Guarded(Session):
             with ByBoundary(one):  # nothing is open: no hook has a commit to wait for
                 super().commit()
             return
-        _prepare(one)
+        prepare_commit(one)
         if one.control is Control.USER:
             commit_by_hand(f"session.commit() in {one.name}", one, super().commit)
         else:
@@ -148,11 +151,12 @@ def _guarded_class(cls: type[Session]) -> type[Session]:
 
 
 def _listen(target: Any) -> None:
-    event.listen(target, "after_begin", _after_begin)
+    # Before the user's own: theirs may send what begins the transaction, or raise.
+    event.listen(target, "after_begin", _after_begin, insert=True)
     event.listen(target, "before_commit", _before_commit)
-    event.listen(target, "after_commit", _after_commit)
+    event.listen(target, "after_commit", _after_commit, insert=True)
     event.listen(target, "after_soft_rollback", _after_soft_rollback)
-    event.listen(target, "after_transaction_end", _after_transaction_end)
+    event.listen(target, "after_transaction_end", _after_transaction_end, insert=True)
 
 
 def _after_begin(
@@ -164,14 +168,15 @@ def _after_begin(
 def _before_commit(session: Guarded) -> None:
     """Refuse the end of a ``session.begin()`` or savepoint that may only be rolled back."""
     one = session.txkit_participant
+    savepoint = session.get_nested_transaction()
     if one.control is Control.USER:
-        savepoint = session.get_nested_transaction()
         if savepoint is None:
             authorize(one, "the commit of its transaction", ends_by="commit")
-            _prepare(one)
+            prepare_commit(one)
             authorize(one, "the commit of its transaction", ends_by="commit")
         else:
             refuse_release(one, savepoint)
+    one.is_committing = savepoint is None
 
 
 def _after_commit(session: Guarded) -> None:
@@ -189,15 +194,6 @@ def _after_transaction_end(session: Guarded, transaction: SessionTransaction) ->
         tell_due(one)
 
 
-def _prepare(one: Participant) -> None:
-    """Flush, which may register hooks, and run those of a commit by hand."""
-    if one.control is not Control.USER:
-        return
-    one.sync.flush()
-    if one.context is not None and one.context.ledger is not None and in_greenlet():
-        await_only(prepare_by_hand(one))
-
-
 def _complain(one: Participant, operation: str, *, committed: bool = False) -> None:
     """Raise what hooks have raised that ran after an end by hand."""
     if one.context is not None and one.control is not Control.BOUNDARY:
@@ -213,8 +209,9 @@ def _by_hand(participant: Participant, operation: str, *, closes: bool) -> Gener
     try:
         yield
     except Exception as error:
-        end_refused(participant)
-        attach_failures(participant.context, error)
+        if participant.control is Control.USER:
+            end_refused(participant)
+            attach_failures(participant.context, error)
         raise
     finally:
         participant.ended_by_hand(operation, was_open=was_open)

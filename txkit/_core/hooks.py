@@ -11,7 +11,7 @@ Must not run anything, nor know sessions: ``telling`` runs, ``participant`` repo
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Container, Iterable
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -168,17 +168,23 @@ class Ledger:
         self._take(self._hooks[:], lambda hook: together if differs else hook.outcome(together))
 
     def take_before(
-        self, owner: Scope, ending: Iterable[Witness | None] | None, *, by_hand: bool
+        self,
+        owner: Scope,
+        ending: Iterable[Witness | None] | None,
+        *,
+        by_hand: bool,
+        inside: Container[object] = (),
     ) -> list[Hook]:
         """Take the ``before_commit`` hooks that a commit would settle.
 
-        ``ending`` are the transactions that it ends; None: all that are open.
+        ``ending`` are the transactions that it ends; None: all that are open. ``inside``
+        are the savepoints that it releases.
         """
         chosen = [
             hook
             for hook in self._hooks
             if hook.kind is Kind.BEFORE_COMMIT
-            and self._is_settled(hook, owner, ending, by_hand=by_hand)
+            and (hook.owner in inside or self._is_settled(hook, owner, ending, by_hand=by_hand))
         ]
         self._hooks = [hook for hook in self._hooks if hook not in chosen]
         return chosen

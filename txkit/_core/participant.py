@@ -14,6 +14,8 @@ import logging
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import InvalidRequestError
+
 from txkit._core.breakable import Breakable
 from txkit._core.control import Control
 from txkit._core.hooks import Outcome, Witness
@@ -24,7 +26,7 @@ from txkit.database.postgresql import READ_WRITE, limits, send_with_begin
 from txkit.database.sqlite import interrupt
 from txkit.database.url import POSTGRESQL
 from txkit.database.watch import follow
-from txkit.errors import ContextClosedError
+from txkit.errors import AtomicControlError, ContextClosedError, IncompatibleTransactionError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
@@ -43,7 +45,8 @@ class Participant(Breakable):
 
     ``points`` are the user's open savepoints, ``gone`` those of blocks that were ended
     from outside.
-    ``is_explicit`` holds while a ``session.begin()`` of the user's is open.
+    ``is_explicit`` holds while a ``session.begin()`` of the user's is open, ``is_committing``
+    while the session itself is about to send COMMIT; ``commits`` counts those that it sent.
     ``sealed_by`` and ``tampered`` are of a session outside any context that the user may
     not end. ``only_read`` holds while every statement of the transaction that came through
     the session was a plain SELECT. ``has_committed``, ``has_lost`` (ORM changes that were
@@ -52,6 +55,7 @@ class Participant(Breakable):
 
     __slots__ = (
         "__weakref__",
+        "commits",
         "database",
         "engine",
         "gone",
@@ -59,6 +63,7 @@ class Participant(Breakable):
         "has_lost",
         "home",
         "in_doubt",
+        "is_committing",
         "is_explicit",
         "last_used",
         "moved",
@@ -93,7 +98,9 @@ class Participant(Breakable):
         self.points: dict[SessionTransaction, Savepoint] = {}
         self.gone: set[SessionTransaction] = set()
         self.released: SessionTransaction | None = None
-        self.has_committed = self.has_lost = self.in_doubt = self.is_explicit = False
+        self.has_committed = self.has_lost = self.in_doubt = False
+        self.is_explicit = self.is_committing = False
+        self.commits = 0
         self.witness: Witness | None = None
         self.moved: dict[tuple[Engine, Engine], Engine] = {}
         self.last_used = 0
@@ -155,8 +162,36 @@ class Participant(Breakable):
             context = self.context
             if context is not None:
                 context.used.setdefault(self.database)
+                self._refuse_other_options(connection, context)
                 if not context.is_plain or context.limit is not None:
                     self._set_up(connection, context)
+        elif connection is not self.connection:
+            message = (
+                "a second connection for one session would be a second transaction, which can be"
+                " committed without the first: don't give bind_arguments another engine"
+            )
+            raise self._doomed(InvalidRequestError(message))
+
+    def refuse_foreign_commit(self) -> None:
+        """Refuse a commit of the connection, behind the session that is at work on it.
+
+        Raises:
+            AtomicControlError: an atomic block owns the transaction; nothing was sent.
+            InvalidRequestError: nothing was sent.
+        """
+        context = self.context
+        if self.is_committing or (context is not None and context.autocommit):
+            return
+        operation = "connection.commit()"
+        if self.sealed_by is not None:
+            raise AtomicControlError(operation, self.sealed_by)
+        if context is not None:
+            context.refuse_control(self.database, operation)
+            message = (
+                f"{operation} would end the transaction of {self.name!r} behind its session: use"
+                " commit_db_session(db), or await session.commit()"
+            )
+            raise InvalidRequestError(message)
 
     def rolling_back(self) -> None:
         """Note that all is about to be rolled back, and what was never sent with it."""
@@ -174,6 +209,7 @@ class Participant(Breakable):
         """Note that the innermost savepoint was released, or the transaction committed."""
         self.released = self.sync.get_nested_transaction()
         self.has_committed = self.released is None
+        self.commits += self.has_committed
 
     def ended(self, transaction: SessionTransaction) -> None:
         """Note that a savepoint or the transaction is over; by hand in a block, that dooms it."""
@@ -234,6 +270,26 @@ class Participant(Breakable):
         scopes = () if self.context is None else self.context.scopes
         return any(scope.held.get(self) is transaction for scope in scopes)
 
+    def _refuse_other_options(self, connection: Connection, context: Context) -> None:
+        """Refuse what was given to the connection and is not what the unit declared."""
+        given = connection.get_execution_options()
+        expected = dict(self.options)
+        if str(given.get("isolation_level")).upper() == "AUTOCOMMIT":
+            expected.setdefault("isolation_level", "that of a transaction")
+        for option, value in expected.items():
+            if given.get(option) != value:
+                function = "session.connection"
+                raise self._doomed(
+                    IncompatibleTransactionError(
+                        function, context.name, option, asked=given.get(option), found=value
+                    )
+                )
+
+    def _doomed(self, error: Exception) -> Exception:
+        """Let what was begun in a wrong way be rolled back, whoever swallows the error."""
+        self.failed(error, lost=True)
+        return error
+
     def _set_up(self, connection: Connection, context: Context) -> None:
         """Send along with BEGIN what execution options can't say."""
         if connection.dialect.name != POSTGRESQL or context.autocommit:
@@ -269,5 +325,6 @@ class Participant(Breakable):
                 witness, outcome, was_used=was_used, by_hand=owner is None
             )
         self.connection = self.failure = self.last_mark = None
-        self.has_committed = self.has_lost = self.in_doubt = self.is_explicit = False
+        self.has_committed = self.has_lost = self.in_doubt = False
+        self.is_explicit = self.is_committing = False
         self.mended()

@@ -76,6 +76,7 @@ def authorize(one: Participant, operation: str, *, ends_by: str) -> None:
     Raises:
         AtomicControlError: an atomic block owns the transaction.
         UnexpectedRollbackError: a commit of what can only be rolled back.
+        TransactionTimeoutError: a commit of what is over its time.
     """
     if one.control is not Control.USER:
         return
@@ -85,6 +86,8 @@ def authorize(one: Participant, operation: str, *, ends_by: str) -> None:
         one.context.refuse_control(one.database, operation)
     if ends_by == "commit":
         refuse_broken(one)
+        if one.context is not None and one.context.limit is not None:
+            one.context.limit.check()
 
 
 def refuse_broken(one: Participant) -> None:
@@ -99,17 +102,18 @@ def refuse_broken(one: Participant) -> None:
         raise mark.refusal(one.name, ended=False) from mark.error
 
 
-def refuse_savepoint(one: Participant) -> None:
-    """Refuse a savepoint where no transaction is, or one that is doomed.
+def refuse_begin(one: Participant, *, nested: bool) -> None:
+    """Refuse a transaction where none can be, and a savepoint in one that is doomed.
 
     Raises:
         TransactionRequiredError: the context is in autocommit; nothing was sent.
         UnexpectedRollbackError: nothing was sent.
     """
     if one.context is not None and one.context.autocommit:
-        function = "session.begin_nested"
+        function = "session.begin_nested" if nested else "session.begin"
         raise TransactionRequiredError(function, in_autocommit=True)
-    refuse_doomed(one)
+    if nested:
+        refuse_doomed(one)
 
 
 def refuse_release(one: Participant, savepoint: SessionTransaction) -> None:

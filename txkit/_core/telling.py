@@ -59,15 +59,13 @@ async def prepare(
                     await one.session.flush()
         if context.ledger is None:
             return
-        for one in ones:
-            for point in one.points.values():
-                if point.order > owner.order:
-                    context.ledger.hand_over(point, owner, [one.witnessed()])
+        points = [point for one in ones for point in one.points.values()]
+        inside = [point for point in points if point.order > owner.order]
         ending = None if is_boundary else [one.witness for one in ones]
-        hooks = context.ledger.take_before(owner, ending, by_hand=by_hand)
+        hooks = context.ledger.take_before(owner, ending, by_hand=by_hand, inside=inside)
         if not hooks:
             return
-        await _run_before(context.ledger, hooks)
+        await _run_before(context, context.ledger, hooks)
     message = (
         f"before_commit hooks of {owner.name!r} have registered new ones {_MOST_ROUNDS} times over:"
         " a hook that adds itself again never comes to an end"
@@ -75,13 +73,17 @@ async def prepare(
     raise RuntimeError(message)
 
 
-async def _run_before(ledger: Ledger, hooks: list[Hook]) -> None:
-    for place, hook in enumerate(hooks):
-        try:
-            await _call(hook.function)
-        except BaseException:
-            ledger.give_back(hooks[place:])
-            raise
+async def _run_before(context: Context, ledger: Ledger, hooks: list[Hook]) -> None:
+    outer, context.preparing = context.preparing, True
+    try:
+        for place, hook in enumerate(hooks):
+            try:
+                await _call(hook.function)
+            except BaseException:
+                ledger.give_back(hooks[place:])
+                raise
+    finally:
+        context.preparing = outer
 
 
 async def tell_after(
@@ -142,14 +144,16 @@ async def tell_by_hand(one: Participant) -> None:
         await _run_due(one.context)
 
 
-def raise_failures(context: Context, name: str, *, committed: bool, result: object = None) -> None:
+def raise_failures(
+    context: Context | None, name: str, *, committed: bool, result: object = None
+) -> None:
     """Complain of the hooks that failed since the last time.
 
     Raises:
         AfterCommitError: ``name`` is committed.
         ExceptionGroup: it is not, as it was to be.
     """
-    ledger = context.ledger
+    ledger = None if context is None else context.ledger
     if ledger is None or not ledger.failures:
         return
     failures = [failure for _, failure in ledger.failures]

@@ -17,8 +17,10 @@ from sqlalchemy.util.concurrency import in_greenlet
 from txkit._core.committing import explained
 from txkit._core.control import ByBoundary, Control
 from txkit._core.finish import complete
+from txkit._core.hooks import Outcome
 from txkit._core.permission import authorize
-from txkit._core.telling import attach_failures, tell_by_hand
+from txkit._core.telling import attach_failures, prepare_by_hand, raise_failures, tell_by_hand
+from txkit.errors import AfterCommitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +38,18 @@ class GuardedTransaction(SessionTransaction):
             super().commit(_to_root)
             return
         authorize(one, "the commit of its transaction", ends_by="commit")
-        commit_by_hand(f"session.begin() in {one.name}", one, super().commit)
+        if one.sync.is_active:  # a cancellation or a limit may still break this off
+            prepare_commit(one)
+        name = f"session.begin() in {one.name}"
+        commit_by_hand(name, one, super().commit)
+        raise_failures(one.context, name, committed=True)
+
+    def rollback(self, _capture_exception: bool = False, _to_root: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Roll back, and note what goes unsent with it."""
+        one = _participant(self)
+        if self.parent is None and one.control is Control.USER:
+            one.rolling_back()
+        super().rollback(_capture_exception, _to_root)
 
     def __exit__(self, kind: object, error: Any, traceback: Any) -> None:  # noqa: PYI036
         """End the block; one in which a flush failed did not end well.
@@ -60,6 +73,15 @@ def guard_transaction(transaction: SessionTransaction | None) -> None:
         transaction = transaction.parent
 
 
+def prepare_commit(one: Participant) -> None:
+    """Flush, which may register hooks, and run those of a commit by hand."""
+    if one.control is not Control.USER:
+        return
+    one.sync.flush()
+    if one.context is not None and one.context.ledger is not None and in_greenlet():
+        await_only(prepare_by_hand(one))
+
+
 def commit_by_hand(name: str, one: Participant, commit: Callable[[], None]) -> None:
     """Run a commit of the user's to its end, whatever becomes of his task.
 
@@ -70,7 +92,7 @@ def commit_by_hand(name: str, one: Participant, commit: Callable[[], None]) -> N
 
     def committing() -> None:
         try:
-            commit()
+            commit_whole(name, one, commit)
         except BaseException as error:
             told = explained(name, one, error)
             if not one.sync.is_active:
@@ -86,6 +108,30 @@ def commit_by_hand(name: str, one: Participant, commit: Callable[[], None]) -> N
         timeout_s = one.database.finish_timeout_s
         work = greenlet_spawn(committing)
         await_only(complete(work, timeout_s=timeout_s, discard=one.discard))
+
+
+def commit_whole(name: str, one: Participant, commit: Callable[[], None]) -> None:
+    """Commit; a listener of SQLAlchemy's own events that raises afterwards can't undo that.
+
+    It is told as a hook that failed. SQLAlchemy would leave the transaction unclosed.
+
+    Raises:
+        AfterCommitError: there is no context to keep the failure; committed.
+        Exception: the commit failed.
+    """
+    before = one.commits
+    try:
+        commit()
+    except Exception as error:
+        if one.commits == before:
+            raise
+        transaction = one.sync.get_transaction()
+        if transaction is not None:
+            with ByBoundary(one):
+                transaction.close()
+        if one.context is None:
+            raise AfterCommitError(name, [error]) from error
+        one.context.hooks().failures.append((Outcome.COMMITTED, error))
 
 
 def end_refused(one: Participant) -> None:

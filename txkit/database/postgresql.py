@@ -35,6 +35,7 @@ LOST = "the connection"
 READ_WRITE = "SET TRANSACTION READ WRITE"
 """What the driver doesn't say itself, for a server whose default is read-only."""
 
+_LONGEST_MS = 2**31 - 1
 _CANCELED = {"57014", "55P03"}  # query_canceled, lock_not_available
 _RIDING = WeakKeyDictionary[Any, "tuple[ReferenceType[Connection], str]"]()
 """What the next BEGIN of a driver connection takes along, and for whose checkout alone."""
@@ -68,11 +69,13 @@ class _Truthful:
             connection = checkout()
             if connection is not None and not connection.closed:
                 query += statements
-        elif query.startswith("COMMIT") and not (parent.is_closed() or parent.is_in_transaction()):
+        elif _ends_well(query) and not (parent.is_closed() or parent.is_in_transaction()):
             raise TransactionGoneError
         try:
             status: str = await parent.execute(query, *args, **options)
         except asyncpg.PostgresError as error:
+            if query.startswith("BEGIN"):  # nobody would send a ROLLBACK for what rode on it
+                parent.terminate()
             _report_answer(self, error)
             raise
         if status == "ROLLBACK":
@@ -101,6 +104,10 @@ class _Truthful:
         return await _reported(self, parent.fetchval(*args, **options))
 
 
+def _ends_well(query: str) -> bool:
+    return query.startswith("COMMIT") and not query.startswith("COMMIT PREPARED")
+
+
 async def _reported(driver: Any, work: Awaitable[Any]) -> Any:
     try:
         return await work
@@ -110,7 +117,7 @@ async def _reported(driver: Any, work: Awaitable[Any]) -> Any:
 
 
 def _report_answer(driver: Any, error: BaseException) -> None:
-    if getattr(error, "severity", None) is not None:
+    if is_answer(error):
         _report(driver, error)
 
 
@@ -145,7 +152,7 @@ def is_broken_off(error: BaseException) -> bool:
 
 def limits(left_s: float) -> str:
     """Give the statement that limits each statement and each wait for a lock."""
-    return _LIMITS.format(ms=max(1, math.ceil(left_s * 1000)))
+    return _LIMITS.format(ms=min(max(1, math.ceil(left_s * 1000)), _LONGEST_MS))
 
 
 def send_with_begin(connection: Connection, *statements: str) -> None:
@@ -166,11 +173,16 @@ def was_aborted(error: BaseException) -> bool:
     return getattr(error, "sqlstate", None) == "25P02"
 
 
+def is_answer(error: BaseException) -> bool:
+    """Whether an error of the driver's is one that the server sent."""
+    return isinstance(error, asyncpg.PostgresError) and getattr(error, "severity", None) is not None
+
+
 def was_answered(error: BaseException) -> bool:
     """Whether it was the server that refused, and not the driver by itself."""
     answer = error.__cause__
     if isinstance(answer, asyncpg.PostgresError):
-        return getattr(answer, "severity", None) is not None
+        return is_answer(answer)
     return answer is None or not isinstance(answer, _REFUSALS)
 
 

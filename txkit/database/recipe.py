@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from sqlalchemy.engine import Dialect
+from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -38,6 +38,7 @@ SessionFactory: TypeAlias = Callable[[AsyncEngine], async_sessionmaker[Any]]
 _ONE_CONNECTION = {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
 _PLACES = ("host", "port", "dsn")
 _CHARACTERISTICS = ("isolation_level", "postgresql_readonly", "postgresql_deferrable")
+_RESETS = ("rollback", True)
 _CREATORS = ("creator", "async_creator")
 
 
@@ -151,6 +152,12 @@ class Recipe:
     def _check_options(self, url: URL) -> None:
         _refuse_autocommit(self._options.get("isolation_level"))
         _refuse_fixed(self._options.get("execution_options") or {})
+        if self._options.get("pool_reset_on_return", "rollback") not in _RESETS:
+            message = (
+                "pool_reset_on_return= must stay 'rollback': anything else would leave or commit what"
+                " a unit left behind"
+            )
+            raise ValueError(message)
         if "pool" in self._options or self._options.get("poolclass") is StaticPool:
             message = (
                 "a pool= or a StaticPool would let units share a connection, and commit each"
@@ -176,6 +183,12 @@ def check_session(session: Any, engine: LoopEngine, database: object) -> None:
     home = engine.engine.sync_engine.pool
     if isinstance(session, AsyncSession):
         binds = _binds_of(vars(session.sync_session))
+        if any(isinstance(bind, Connection) for bind in binds):
+            message = (
+                f"the session_factory of {database!r} makes sessions that are bound to a connection,"
+                " whose transaction outlives each unit's: bind them to the engine"
+            )
+            raise TypeError(message)
         if all(bind is not None and bind.engine.pool is home for bind in binds):
             for bind in binds:
                 _refuse_autocommit(bind.get_execution_options().get("isolation_level"))

@@ -107,6 +107,7 @@ def _on_commit(connection: Connection) -> None:
     """Look whether there is something to commit: a statement may have ended it."""
     level = connection.get_execution_options().get("isolation_level")
     if level != "AUTOCOMMIT" and not connection.invalidated and has_rolled_back(connection):
+        _on_end(connection)
         raise TransactionGoneError
     _on_end(connection)
 

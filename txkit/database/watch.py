@@ -10,7 +10,7 @@ Must not know sessions and contexts.
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sqlalchemy import event
 
@@ -22,21 +22,30 @@ from txkit.database.url import POSTGRESQL
 from txkit.errors import TxkitError, UnexpectedRollbackError
 
 if TYPE_CHECKING:
+    from collections import deque
+
     from sqlalchemy.engine import Connection, Engine, ExceptionContext
 
 _WATCHER = "txkit_watcher"
 
 
-class Watcher(Protocol):
-    """Who wants to know. Held weakly: an idle connection keeps nobody alive."""
+class Mendable(Protocol):
+    """Who wants to know that an error was undone."""
+
+    def mended(self) -> None:
+        """A savepoint was rolled back, below SQLAlchemy."""
+
+
+class Watcher(Mendable, Protocol):
+    """Who wants to know all. Held weakly: an idle connection keeps nobody alive."""
 
     connection: Connection | None
 
     def failed(self, error: BaseException, *, lost: bool) -> None:
         """A statement failed in the transaction; ``lost``: no savepoint can undo that."""
 
-    def mended(self) -> None:
-        """A savepoint was rolled back, below SQLAlchemy."""
+    def refuse_foreign_commit(self) -> None:
+        """Refuse a commit that the session knows nothing of."""
 
     def refusal(self) -> BaseException:
         """Give what is raised for a statement that can't succeed any more."""
@@ -46,6 +55,10 @@ class Watcher(Protocol):
 def watch(engine: Engine) -> None:
     """Install the listeners and the release; once for an engine."""
     event.listen(engine, "handle_error", _on_error)
+    # To the front, which insert=True does not do for this event: a listener of the user's that
+    # raises ends the row.
+    cast("deque[Any]", engine.dialect.dispatch.handle_error.listeners).rotate(1)
+    event.listen(engine, "commit", _on_commit)
     if engine.dialect.name == POSTGRESQL:
         postgresql.make_truthful(engine, _on_driver)
         make_whole(engine)
@@ -77,7 +90,7 @@ def follow(connection: Connection, watcher: Watcher) -> None:
     connection.info[_WATCHER] = weakref.ref(watcher)
 
 
-def follow_undoing(connection: Connection, watcher: Watcher) -> None:
+def follow_undoing(connection: Connection, watcher: Mendable) -> None:
     """Let ``watcher`` know of a ROLLBACK TO past the session, on a connection that is broken."""
     late: set[str] = set()  # SQLite sets savepoints after an error, too: they undo nothing of it
 
@@ -89,6 +102,21 @@ def follow_undoing(connection: Connection, watcher: Watcher) -> None:
             watcher.mended()
 
     event.listen(connection, "after_cursor_execute", told)
+
+
+def _on_commit(connection: Connection) -> None:
+    watcher = _watcher_of(connection)
+    if watcher is not None:
+        watcher.refuse_foreign_commit()
+
+
+def _watcher_of(connection: Connection) -> Watcher | None:
+    try:
+        reference = connection.info.get(_WATCHER)
+    except NotImplementedError:  # SQLAlchemy's first look at the server has no pool's connection
+        return None
+    watcher: Watcher | None = None if reference is None else reference()
+    return watcher if watcher is not None and watcher.connection is connection else None
 
 
 def _on_driver(info: dict[str, Any], error: BaseException | None) -> None:
@@ -109,12 +137,8 @@ def _on_error(context: ExceptionContext) -> BaseException | None:
     connection = context.connection
     if connection is None or connection.closed or connection.invalidated:
         return None
-    try:
-        reference = connection.info.get(_WATCHER)
-    except NotImplementedError:  # SQLAlchemy's first look at the server has no pool's connection
-        return None
-    watcher: Watcher | None = None if reference is None else reference()
-    if watcher is None or watcher.connection is not connection:
+    watcher = _watcher_of(connection)
+    if watcher is None:
         return None
     error = context.sqlalchemy_exception or context.original_exception
     if context.is_disconnect and not isinstance(error, Exception):
@@ -135,5 +159,5 @@ def _dooms(connection: Connection, error: BaseException) -> bool:
     if postgresql.is_broken_off(error):
         return True
     if not isinstance(error, connection.dialect.loaded_dbapi.Error):
-        return False
+        return postgresql.is_answer(error)  # a cursor's, which the adapter has not translated
     return connection.dialect.name != POSTGRESQL or postgresql.was_answered(error)

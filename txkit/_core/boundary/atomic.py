@@ -186,6 +186,8 @@ def _mark_on(context: Context, scope: Scope) -> Mark | None:
 
 async def _commit_block(context: Context, scope: Scope) -> None:
     await flush_all(scope.held)
+    if context.limit is not None:
+        context.limit.check()
     released: list[Participant] = []
     try:
         await release_all(context, scope, released)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from txkit._core.boundary import operations
 from txkit._core.finish import complete
+from txkit._core.hooks import Outcome
 from txkit._core.notes import attach
 from txkit.errors import PartialCommitError
 
@@ -42,7 +43,13 @@ async def commit_all(name: str, participants: Sequence[Participant], *, close: b
     if used:
         await to_the_end(used, _commit_in_order(name, used, close=close))
     if len(used) < len(participants):
-        await _end_unused(participants, close=close)
+        try:
+            await _end_unused(participants, close=close)
+        except Exception as error:
+            context = participants[0].context
+            if not used or context is None:
+                raise
+            context.hooks().failures.append((Outcome.COMMITTED, error))  # a listener's
 
 
 async def flush_all(participants: Iterable[Participant]) -> None:
@@ -61,12 +68,14 @@ async def rollback_all(
         Exception: what failed first; all were tried, what failed was discarded.
     """
     used = [one for one in participants if one.connection is not None]
-    if len(used) < len(participants):
-        await _end_unused([one for one in participants if one not in used], close=close)
-    if used:
-        log_rollback(name, reason)
-        work = each(partial(operations.rollback, one, close=close) for one in used)
-        await to_the_end(used, work)
+    try:
+        if len(used) < len(participants):
+            await _end_unused([one for one in participants if one not in used], close=close)
+    finally:  # a listener of the user's may raise for one that did nothing
+        if used:
+            log_rollback(name, reason)
+            work = each(partial(operations.rollback, one, close=close) for one in used)
+            await to_the_end(used, work)
 
 
 async def rollback_after(

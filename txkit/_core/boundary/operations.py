@@ -13,6 +13,7 @@ from txkit._core.committing import explained
 from txkit._core.control import ByBoundary, Control
 from txkit._core.guard import plain
 from txkit._core.permission import refuse_doomed
+from txkit._core.transactions import commit_whole
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, SessionTransaction
@@ -36,7 +37,7 @@ async def commit(name: str, one: Participant, *, close: bool) -> None:
         Exception: the commit was refused.
     """
     try:
-        await one.session.run_sync(_commit, one, close=close)
+        await one.session.run_sync(_commit, name, one, close=close)
     except BaseException as error:
         told = explained(name, one, error)
         if told is error:
@@ -44,10 +45,10 @@ async def commit(name: str, one: Participant, *, close: bool) -> None:
         raise told  # noqa: B904 - it has its cause
 
 
-def _commit(sync: Session, one: Participant, *, close: bool) -> None:
+def _commit(sync: Session, name: str, one: Participant, *, close: bool) -> None:
     with ByBoundary(one):
         session = plain(sync)
-        session.commit()
+        commit_whole(name, one, session.commit)
         if close:
             session.close()
     if close:
