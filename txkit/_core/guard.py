@@ -64,6 +64,14 @@ class Guarded(Session):
                 one.is_explicit = True
         return transaction
 
+    def get_transaction(self) -> SessionTransaction | None:
+        """Give the transaction, guarded: it may have been begun by itself."""
+        return guard_transaction(super().get_transaction())
+
+    def get_nested_transaction(self) -> SessionTransaction | None:
+        """Give the savepoint, guarded as its transaction is."""
+        return guard_transaction(super().get_nested_transaction())
+
     def flush(self, objects: Any = None) -> None:
         """Refuse before the flush begins: a refusal inside would end the transaction."""
         one = self.txkit_participant

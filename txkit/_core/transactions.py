@@ -66,19 +66,22 @@ class GuardedTransaction(SessionTransaction):
             raise mark.refusal(one.name, ended=True) from mark.error
 
 
-def guard_transaction(transaction: SessionTransaction | None) -> None:
-    """Guard a transaction and those around it."""
+def guard_transaction(innermost: SessionTransaction | None) -> SessionTransaction | None:
+    """Guard a transaction and those around it, and give it back."""
+    transaction = innermost
     while transaction is not None:
         transaction.__class__ = GuardedTransaction
         transaction = transaction.parent
+    return innermost
 
 
 def prepare_commit(one: Participant) -> None:
-    """Flush, which may register hooks, and run those of a commit by hand."""
+    """Flush, which may register hooks, and run those of a commit by hand, if it commits anything."""
     if one.control is not Control.USER:
         return
     one.sync.flush()
-    if one.context is not None and one.context.ledger is not None and in_greenlet():
+    ledger = None if one.context is None else one.context.ledger
+    if ledger is not None and one.connection is not None and in_greenlet():
         await_only(prepare_by_hand(one))
 
 
@@ -132,6 +135,8 @@ def commit_whole(name: str, one: Participant, commit: Callable[[], None]) -> Non
         if one.context is None:
             raise AfterCommitError(name, [error]) from error
         one.context.hooks().failures.append((Outcome.COMMITTED, error))
+        if one.control is Control.USER:
+            tell_due(one)
 
 
 def end_refused(one: Participant) -> None:
