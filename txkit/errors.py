@@ -151,7 +151,9 @@ class IncompatibleTransactionError(TxkitError):
     """A call asks for a transaction that the one it would join is not.
 
     Its body was not entered (or, for a Database that came into use inside it, no
-    session was given), nothing of it was sent, and the context is not marked.
+    session was given), nothing of it was sent, and the context is not marked. Raised for
+    options that ``session.connection()`` was given, too: they would have undone what
+    makes the unit a transaction, which can only be rolled back then.
 
     Attributes:
         function: the call that would have joined.

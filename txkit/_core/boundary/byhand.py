@@ -24,12 +24,15 @@ async def commit_by_hand(context: Context, name: str, ones: Sequence[Participant
 
     Raises:
         UnexpectedRollbackError: a ``before_commit`` hook broke the transaction.
+        TransactionTimeoutError: it is over its time; nothing was committed.
         AfterCommitError: committed, and hooks failed.
         Exception: a hook, the flush or the commit failed.
     """
     await prepare(context, context.root, lambda: ones, by_hand=True)
     for one in ones:
         refuse_broken(one)
+    if context.limit is not None:
+        context.limit.check()
     try:
         await commit_all(name, ones, close=False)
     except BaseException as error:
