@@ -11,7 +11,16 @@ from tests.boundary.test_hooks_savepoints import a_boundary
 from tests.conftest import Place
 from tests.notes import Boom, write
 from tests.told import committed, rolled_back, watch
-from txkit import atomic, commit_db_session, db_session, set_rollback_only, transactional
+from txkit import (
+    after_completion,
+    after_rollback,
+    atomic,
+    before_commit,
+    commit_db_session,
+    db_session,
+    set_rollback_only,
+    transactional,
+)
 
 
 @pytest.mark.parametrize("ends", ["commit", "rollback"])
@@ -114,4 +123,47 @@ async def test_outer_one_rolled_back_takes_the_inner_along(place: Place) -> None
         assert sorted(told) == sorted(rolled_back("outer", "inner"))
         told.clear()
     assert told == []
+    assert await place.texts() == ["around"]
+
+
+@pytest.mark.parametrize("by", ["function", "session", "block"])
+@pytest.mark.parametrize("depth", [1, 2])
+async def test_rolled_back_after_a_commit_that_failed_it_tells_its_hooks(
+    place: Place, by: str, depth: int
+) -> None:
+    """Scenario: a before_commit hook refuses a commit by hand that would release the savepoint,
+    the body catches that and rolls the savepoint back. Outcome: it stays theirs."""
+    told: list[str] = []
+    ready: list[bool] = []
+
+    def refuses() -> None:
+        if not ready:
+            raise Boom
+
+    async def commit() -> None:
+        if by == "function":
+            await commit_db_session(place.db)
+        elif by == "session":
+            await (await db_session(place.db)).commit()
+        else:
+            async with atomic(place.db, current_transaction="commit"):
+                pass
+
+    async with transactional():
+        session = await db_session(place.db)
+        await write(place.db, "around")
+        savepoint = await session.begin_nested()
+        for _ in range(depth - 1):
+            await session.begin_nested()
+        await write(place.db, "lost")
+        before_commit(refuses)
+        after_rollback(lambda: told.append("after rollback"))
+        after_completion(told.append)
+        with pytest.raises(Boom):
+            await commit()
+        assert told == []
+        await savepoint.rollback()
+        assert told == ["after rollback", "rolled_back"]
+        ready.append(True)
+    assert told == ["after rollback", "rolled_back"]
     assert await place.texts() == ["around"]
