@@ -21,7 +21,14 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
 from txkit._core.control import ByBoundary, Control
-from txkit._core.permission import authorize, refuse_begin, refuse_doomed, refuse_release, route
+from txkit._core.permission import (
+    authorize,
+    refuse_begin,
+    refuse_connection,
+    refuse_doomed,
+    refuse_release,
+    route,
+)
 from txkit._core.telling import attach_failures, raise_failures
 from txkit._core.transactions import (
     commit_by_hand,
@@ -170,7 +177,9 @@ def _listen(target: Any) -> None:
 def _after_begin(
     session: Guarded, _transaction: SessionTransaction, connection: Connection
 ) -> None:
-    session.txkit_participant.begun(connection)
+    one = session.txkit_participant
+    one.begun(connection)
+    refuse_connection(one, connection)
 
 
 def _before_commit(session: Guarded) -> None:

@@ -26,7 +26,7 @@ from txkit.database.postgresql import READ_WRITE, limits, send_with_begin
 from txkit.database.sqlite import interrupt
 from txkit.database.url import POSTGRESQL
 from txkit.database.watch import follow
-from txkit.errors import AtomicControlError, ContextClosedError, IncompatibleTransactionError
+from txkit.errors import AtomicControlError, ContextClosedError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
@@ -162,15 +162,8 @@ class Participant(Breakable):
             context = self.context
             if context is not None:
                 context.used.setdefault(self.database)
-                self._refuse_other_options(connection, context)
                 if not context.is_plain or context.limit is not None:
                     self._set_up(connection, context)
-        elif connection is not self.connection:
-            message = (
-                "a second connection for one session would be a second transaction, which can be"
-                " committed without the first: don't give bind_arguments another engine"
-            )
-            raise self._doomed(InvalidRequestError(message))
 
     def refuse_foreign_commit(self) -> None:
         """Refuse a commit of the connection, behind the session that is at work on it.
@@ -269,26 +262,6 @@ class Participant(Breakable):
         """Whether it is the savepoint of an atomic block."""
         scopes = () if self.context is None else self.context.scopes
         return any(scope.held.get(self) is transaction for scope in scopes)
-
-    def _refuse_other_options(self, connection: Connection, context: Context) -> None:
-        """Refuse what was given to the connection and is not what the unit declared."""
-        given = connection.get_execution_options()
-        expected = dict(self.options)
-        if str(given.get("isolation_level")).upper() == "AUTOCOMMIT":
-            expected.setdefault("isolation_level", "that of a transaction")
-        for option, value in expected.items():
-            if given.get(option) != value:
-                function = "session.connection"
-                raise self._doomed(
-                    IncompatibleTransactionError(
-                        function, context.name, option, asked=given.get(option), found=value
-                    )
-                )
-
-    def _doomed(self, error: Exception) -> Exception:
-        """Let what was begun in a wrong way be rolled back, whoever swallows the error."""
-        self.failed(error, lost=True)
-        return error
 
     def _set_up(self, connection: Connection, context: Context) -> None:
         """Send along with BEGIN what execution options can't say."""

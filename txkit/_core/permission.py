@@ -14,7 +14,12 @@ from txkit._core.context import State
 from txkit._core.control import Control
 from txkit._core.routing import live_bind, refuse_starvation
 from txkit.database.statements import is_read, rolls_back_to
-from txkit.errors import AtomicControlError, ContextClosedError, TransactionRequiredError
+from txkit.errors import (
+    AtomicControlError,
+    ContextClosedError,
+    IncompatibleTransactionError,
+    TransactionRequiredError,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
@@ -114,6 +119,43 @@ def refuse_begin(one: Participant, *, nested: bool) -> None:
         raise TransactionRequiredError(function, in_autocommit=True)
     if nested:
         refuse_doomed(one)
+
+
+def refuse_connection(one: Participant, connection: Connection) -> None:
+    """Refuse a connection that a transaction was begun on, and that is not what was declared.
+
+    Whoever swallows the error: the transaction can only be rolled back.
+
+    Raises:
+        IncompatibleTransactionError: it has other options.
+        InvalidRequestError: it is the session's second one.
+    """
+    wrong = _wrong_with(one, connection)
+    if wrong is not None:
+        one.failed(wrong, lost=True)
+        raise wrong
+
+
+def _wrong_with(one: Participant, connection: Connection) -> Exception | None:
+    if one.context is None and one.sealed_by is None:
+        return None
+    if connection is not one.connection:
+        message = (
+            "a second connection for one session would be a second transaction, which can be"
+            " committed without the first: don't give bind_arguments another engine"
+        )
+        return InvalidRequestError(message)
+    given, expected = connection.get_execution_options(), dict(one.options)
+    if str(given.get("isolation_level")).upper() == "AUTOCOMMIT":
+        expected.setdefault("isolation_level", "that of a transaction")
+    for option, found in expected.items():
+        asked = given.get(option)
+        if asked != found:
+            function = "session.connection"
+            return IncompatibleTransactionError(
+                function, one.name, option, asked=asked, found=found
+            )
+    return None
 
 
 def refuse_release(one: Participant, savepoint: SessionTransaction) -> None:
