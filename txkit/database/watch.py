@@ -13,6 +13,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sqlalchemy import event
+from sqlalchemy.engine import RootTransaction
 
 from txkit.database import postgresql
 from txkit.database.adapter import make_whole
@@ -58,7 +59,6 @@ def watch(engine: Engine) -> None:
     # To the front, which insert=True does not do for this event: a listener of the user's that
     # raises ends the row.
     cast("deque[Any]", engine.dialect.dispatch.handle_error.listeners).rotate(1)
-    event.listen(engine, "commit", _on_commit)
     if engine.dialect.name == POSTGRESQL:
         postgresql.make_truthful(engine, _on_driver)
         make_whole(engine)
@@ -88,6 +88,9 @@ def _release_always(dialect: Any) -> None:
 def follow(connection: Connection, watcher: Watcher) -> None:
     """Let ``watcher`` know of this connection's errors, while it is its own."""
     connection.info[_WATCHER] = weakref.ref(watcher)
+    transaction = connection.get_transaction()
+    if type(transaction) is RootTransaction:  # not one in two phases
+        transaction.__class__ = _WatchedTransaction
 
 
 def follow_undoing(connection: Connection, watcher: Mendable) -> None:
@@ -104,13 +107,24 @@ def follow_undoing(connection: Connection, watcher: Mendable) -> None:
     event.listen(connection, "after_cursor_execute", told)
 
 
-def _on_commit(connection: Connection) -> None:
-    watcher = _watcher_of(connection)
-    if watcher is not None:
-        watcher.refuse_foreign_commit()
+class _WatchedTransaction(RootTransaction):
+    """A connection's transaction that asks before it is committed: an instance is given this class.
+
+    SQLAlchemy's ``commit`` event comes too late, when nothing can go on after a refusal.
+    """
+
+    __slots__ = ()
+
+    def commit(self) -> None:
+        watcher = _watcher_of(self.connection)
+        if watcher is not None:
+            watcher.refuse_foreign_commit()
+        super().commit()
 
 
 def _watcher_of(connection: Connection) -> Watcher | None:
+    if connection.closed or connection.invalidated:
+        return None
     try:
         reference = connection.info.get(_WATCHER)
     except NotImplementedError:  # SQLAlchemy's first look at the server has no pool's connection
@@ -135,10 +149,8 @@ def _on_driver(info: dict[str, Any], error: BaseException | None) -> None:
 
 def _on_error(context: ExceptionContext) -> BaseException | None:
     connection = context.connection
-    if connection is None or connection.closed or connection.invalidated:
-        return None
-    watcher = _watcher_of(connection)
-    if watcher is None:
+    watcher = None if connection is None else _watcher_of(connection)
+    if connection is None or watcher is None:
         return None
     error = context.sqlalchemy_exception or context.original_exception
     if context.is_disconnect and not isinstance(error, Exception):

@@ -150,9 +150,11 @@ async def _cover(context: Context, scope: Scope, plans: list[tuple[Participant, 
 def _refuse_control(context: Context, scope: Scope, mode: Mode) -> None:
     if decide_entry(mode, Met.ATOMIC) is not Entry.REFUSE_CONTROL:
         return
+    operation = f"current_transaction={str(mode.declared)!r}"
+    if context.preparing:
+        raise AtomicControlError(operation, context.name, in_hook=True)
     for outer in context.scopes:
         if outer.atomic and (not scope.only or any(map(outer.owns, scope.only))):
-            operation = f"current_transaction={str(mode.declared)!r}"
             raise AtomicControlError(operation, outer.name)
 
 
