@@ -81,6 +81,29 @@ ENDINGS = st.builds(
 HOOKS = st.one_of(*[_hook] * 4, _robust, *[_before] * 2)
 
 
+def _stories(db: int) -> list[list[do.Command]]:
+    """Some turns that seldom come about by chance."""
+    other = 1 - db
+    joined_fails = [do.Unit(), do.Write(db), do.End("Boom")]
+    return [
+        [do.Write(db), do.Borrow(other)],
+        [
+            do.Unit("requires_new"),
+            do.Hook("after_completion"),
+            do.Write(db),
+            do.Borrow(other),
+            do.End(),
+        ],
+        [do.Write(other), *joined_fails],
+        [do.Write(other), *joined_fails, do.Finish("rollback", db)],
+        [do.Unit(), do.Write(db), do.AskRollback(), do.End()],
+        [do.Unit("nested"), do.Write(db), do.End()],
+    ]
+
+
+STORIES = _db.flatmap(lambda db: st.sampled_from(_stories(db)))
+
+
 def means_something(model: Model, command: do.Command) -> bool:
     """Whether the command may come next."""
     context = model.contexts[-1] if model.contexts else None

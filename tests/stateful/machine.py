@@ -59,6 +59,12 @@ class Machine(RuleBasedStateMachine):
         self.take(command)
 
     @precondition(lambda self: self.run.model.contexts)
+    @rule(hook=drawing.HOOKS, story=drawing.STORIES)
+    def tell_a_story(self, hook: do.Command, story: list[do.Command]) -> None:
+        for command in [hook, *story]:
+            self.take(command)
+
+    @precondition(lambda self: self.run.model.contexts)
     @rule(command=drawing.ENDINGS)
     def end_by_hand(self, command: do.Command) -> None:
         self.take(command)

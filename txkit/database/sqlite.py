@@ -14,6 +14,7 @@ Follows SQLAlchemy's recipe for serializable SQLite, with WAL and foreign keys.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from sqlite3 import OperationalError
 from typing import TYPE_CHECKING, Any
@@ -58,8 +59,15 @@ def interrupt(connection: Connection) -> None:
         driver: Any = connection.connection.driver_connection
         for step in (driver.interrupt(), driver.rollback()):
             with contextlib.suppress(StopIteration, ValueError):  # it is done; or closed
-                step.send(None)  # up to where it would wait for the thread
+                answer = step.send(None)  # up to where it would wait for the thread
+                answer.add_done_callback(_read)
             step.close()
+
+
+def _read(answer: asyncio.Future[Any]) -> None:
+    """Take an error that nobody waits for: the interruption may hit the rollback itself."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def has_rolled_back(connection: Connection) -> bool:
