@@ -127,6 +127,25 @@ async def test_set_rollback_only_is_refused(place: Place, how: str) -> None:
 
 
 @OPEN_ONE
+@pytest.mark.parametrize("way", ["block", "call", "sync"])
+async def test_session_begin_is_refused(place: Place, how: str, way: str) -> None:
+    """It would be no transaction; the body goes on."""
+    async with transactional(propagation=how):
+        session = await db_session(place.db)
+        with pytest.raises(TransactionRequiredError, match="autocommit") as caught:
+            if way == "sync":
+                await session.run_sync(lambda sync: sync.begin())
+            elif way == "call":
+                await session.begin()
+            else:
+                async with session.begin():
+                    await write(place.db, "never sent")
+        assert caught.value.function == "session.begin"
+        await write(place.db, "a")
+    assert await place.texts() == ["a"]
+
+
+@OPEN_ONE
 @pytest.mark.parametrize("through", ["core", "orm"])
 async def test_swallowed_database_error_dooms_nothing(place: Place, how: str, through: str) -> None:
     async with transactional(propagation=how):

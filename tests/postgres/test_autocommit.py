@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from tests.boundary.faces import ask
+from tests.boundary.mistakes import driver
 from tests.conftest import PostgresJudge
 from tests.notes import Boom, write
 from tests.postgres.test_cancellation import blocked
@@ -70,6 +71,24 @@ async def test_what_no_transaction_may_hold_runs_beside_one(
         await tidies()
         assert await pg.texts() == []
     assert await pg.texts() == ["a"]
+
+
+@OPEN_ONE
+async def test_prepared_transaction_is_committed_through_the_driver(
+    db: Database, pg: PostgresJudge, how: str
+) -> None:
+    """COMMIT PREPARED ends no transaction of the connection: none has to be open."""
+    name = pg.url.rpartition("/")[2]
+    await pg.fetch("BEGIN")
+    await pg.fetch("INSERT INTO note (text) VALUES ('prepared')")
+    await pg.fetch(f"PREPARE TRANSACTION '{name}'")
+    try:
+        async with transactional(propagation=how):
+            await (await driver(await db_session(db))).execute(f"COMMIT PREPARED '{name}'")
+            assert await pg.texts() == ["prepared"]
+    finally:
+        for one in await pg.fetch("SELECT gid FROM pg_prepared_xacts WHERE gid = $1", name):
+            await pg.fetch(f"ROLLBACK PREPARED '{one['gid']}'")
 
 
 @OPEN_ONE

@@ -209,3 +209,20 @@ async def test_get_bind_that_leads_elsewhere_is_refused_at_the_statement(
     assert (await pg.backends(), await pg2.backends()) == ([], [])
     await db.close()
     await other.dispose()
+
+
+async def test_sessions_bound_to_a_connection_are_refused(pg: PostgresJudge) -> None:
+    """Its transaction would outlive the units', and be committed by none of them."""
+    maker = async_sessionmaker[AsyncSession]()
+    bound = Database(pg.url, name="shop", session_factory=lambda _: maker)
+    async with (await bound.engine()).connect() as connection, connection.begin():
+        maker.configure(bind=connection)
+
+        @transactional
+        async def unit() -> None:
+            with pytest.raises(TypeError, match=r"session_factory of <Database 'shop'.*connection"):
+                await db_session(bound)
+
+        await unit()
+    await bound.close()
+    assert await pg.texts() == []

@@ -36,7 +36,8 @@ from txkit import (
 )
 
 UNSEEN = {**RAW, "stream": stream}
-TOLD = [raw_execute, raw_fetch, raw_executemany, run_async]  # the driver's connection tells of them
+# The driver's connection tells of them, and the cursor that a stream fetches from.
+TOLD = [raw_execute, raw_fetch, raw_executemany, run_async, stream]
 EVERY_RAW = pytest.mark.parametrize("mistake", UNSEEN.values(), ids=list(UNSEEN))
 
 
@@ -47,6 +48,21 @@ async def swallow(db: Database, mistake: Mistake) -> None:
 
 
 class TestRawDriver:
+    @pytest.mark.parametrize("mistake", TOLD)
+    async def test_next_statement_is_refused_with_its_error(
+        self, db: Database, pg: PostgresJudge, mistake: Mistake
+    ) -> None:
+        with pytest.raises(Boom):
+            async with transactional(no_rollback_for=Boom):
+                await write(db, "lost")
+                with swallowed() as first:
+                    await mistake(await db_session(db))
+                with pytest.raises(UnexpectedRollbackError) as caught:
+                    await write(db, "never sent")
+                assert caught.value.__cause__ is first.error
+                raise Boom
+        assert await pg.texts() == []
+
     @EVERY_RAW
     async def test_end_raises(self, db: Database, pg: PostgresJudge, mistake: Mistake) -> None:
         told: list[str] = []

@@ -18,6 +18,7 @@ from tests.boundary.test_joining_options import OPTIONS, _name
 from tests.conftest import SqliteJudge, opened
 from tests.notes import Boom, count, write
 from txkit import (
+    CommitOutcomeUnknownError,
     Database,
     TransactionTimeoutError,
     atomic,
@@ -153,6 +154,8 @@ async def _ends(db: Database, end: str) -> None:
         await close_db_session(db)
     if end == "early commit":
         await commit_db_session(db)
+    if end in {"COMMIT", "ROLLBACK"}:
+        await (await db_session(db)).execute(text(end))
 
 
 ENDS = {
@@ -163,6 +166,8 @@ ENDS = {
     "timeout": TransactionTimeoutError,
     "close by hand": None,
     "early commit": None,
+    "COMMIT": CommitOutcomeUnknownError,
+    "ROLLBACK": CommitOutcomeUnknownError,
 }
 
 
