@@ -12,6 +12,7 @@ from tests.boundary.faces import BOTH_FACES, Run, ask
 from tests.boundary.mistakes import swallowed
 from tests.notes import count, write
 from tests.postgres.edges import Edge, edge_of
+from tests.postgres.watching import until_idle
 from tests.server import Server
 from tests.told import rolled_back, watch
 from txkit import UnexpectedRollbackError, atomic, commit_db_session, new_context, transactional
@@ -40,7 +41,7 @@ async def refuse(edge: Edge, whether: bool = True) -> None:
 
 async def nothing_is_left(edge: Edge) -> None:
     """No transaction is idle, and the next ones begin: with no settings, and with them."""
-    assert all("transaction" not in state for _, state in await edge.judge.backends())
+    await until_idle(edge.judge)  # the server sees a moment later that we have hung up
     await refuse(edge, False)
     await edge.works()
     async with transactional(timeout_s=60):
@@ -103,7 +104,7 @@ async def test_second_transaction_of_a_unit_can_not_begin(edge: Edge) -> None:
             await refuse(edge)
             await write(edge.db, "lost")
     assert await edge.judge.texts() == ["kept"]
-    assert all("transaction" not in state for _, state in await edge.judge.backends())
+    await until_idle(edge.judge)  # the server sees a moment later that we have hung up
     await refuse(edge, False)
     await edge.works("kept")
 

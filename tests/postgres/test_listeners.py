@@ -79,7 +79,7 @@ async def test_nothing_of_them_is_left_for_the_next_unit(secured: Database) -> N
     """What did not ride on its own BEGIN would ride on that of the next one."""
     for _ in range(2):
         async with transactional(timeout_s=60, read_only=False):
-            await shown(secured)
+            assert await shown(secured) == "ada, t, off, read committed"
         async with transactional():
             assert await shown(secured) == "ada, f, on, read committed"
 
