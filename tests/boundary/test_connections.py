@@ -78,7 +78,7 @@ class TestAutocommit:
         assert await place.texts() == []
 
 
-@pytest.mark.parametrize("way", [by_connection, by_connection_with_bind])
+@EVERY_WAY
 @pytest.mark.parametrize("level", ["READ COMMITTED", "AUTOCOMMIT"])
 async def test_declared_level_is_not_undone(place: Place, way: Way, level: str) -> None:
     """SQLite has one level, and autocommit."""

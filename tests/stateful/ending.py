@@ -146,10 +146,14 @@ class Ending(Sending):
             else:
                 self.rows[hook.db].add(hook.number)
 
-    def hand_over(self, context: Context, frame: Frame) -> None:
-        """Give a released scope's hooks to what is around it now; they wait for its part of it."""
+    def hand_over(self, context: Context, frame: Frame, ended: Iterable[Transaction] = ()) -> None:
+        """Give a released scope's hooks to what is around it now; they wait for its part of it.
+
+        What it ended by itself is a part, too.
+        """
         part = DATABASES if frame.kind == "savepoint" else tuple(frame.held)
         for hook in context.hooks:
             if hook.owner is frame:
                 hook.owner = context.innermost()
                 hook.waits_for |= {one for one in context.transactions if one.db in part}
+                hook.waits_for |= set(ended)

@@ -81,9 +81,9 @@ class Leaving(Ending):
         if fate in {ROLLED_BACK, UNKNOWN}:
             self.roll_back_block(context, frame)
         context.frames.pop()
-        if fate == _HANDED:
-            self.hand_over(context, frame)
         ended = {one for one in before if one.fate != OPEN and one.used}
+        if fate == _HANDED:
+            self.hand_over(context, frame, ended)
         around = [one for one in self.settled_by(context, []) if one[0].waits_for & ended]
         settled = told(context, frame, fate) + around
         self.complain(context, settled, fate, frame, step, problem)

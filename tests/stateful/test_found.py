@@ -99,6 +99,17 @@ FOUND: dict[str, list[Command]] = {
         Finish(by="session"),
         End(),
     ],
+    "a block that is committed in part and rolled back in part is neither": [
+        Unit(),
+        Write(),
+        Atomic(mode="savepoint"),
+        Hook("after_completion"),
+        Hook("after_rollback"),
+        Write(),
+        Write(db=1),
+        End(),
+        End(error="Boom"),
+    ],
 }
 
 

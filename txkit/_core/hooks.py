@@ -43,9 +43,9 @@ class Witness:
 
     __slots__ = ("is_open", "outcome")
 
-    def __init__(self) -> None:
-        self.is_open = True
-        self.outcome: Outcome | None = None
+    def __init__(self, outcome: Outcome | None = None) -> None:
+        self.is_open = outcome is None
+        self.outcome = outcome
 
 
 class Hook:
@@ -116,10 +116,10 @@ class Ledger:
         self._hooks.append(Hook(kind, function, self._count, owner, remembered, robust=robust))
 
     def hand_over(
-        self, owner: Scope | Savepoint, to: Scope | Savepoint, still_open: Iterable[Witness]
+        self, owner: Scope | Savepoint, to: Scope | Savepoint, parts: Iterable[Witness]
     ) -> None:
-        """Let the enclosing unit own what a released one owned."""
-        more = list(still_open)
+        """Let the enclosing unit own what a released one owned, and wait for all its parts."""
+        more = list(parts)
         for hook in self._hooks:
             if hook.owner is owner:
                 hook.owner = to
@@ -134,6 +134,10 @@ class Ledger:
         if not self._is_final:
             self._endings = []
             self._is_final = is_final
+
+    def ended(self) -> list[Witness]:
+        """Give the transactions that have ended since the books were opened."""
+        return [Witness(outcome) for outcome in self._endings]
 
     def settle_unit(self, owner: Scope, otherwise: Outcome) -> None:
         """Make the hooks of a block due, by what became of its transactions."""

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine
 from txkit._core.context import State
 from txkit.database.sqlite import READ_ONLY, is_memory
 from txkit.database.url import SQLITE
-from txkit.errors import PoolStarvationError
+from txkit.errors import IncompatibleTransactionError, PoolStarvationError
 from txkit.policy.characteristics import Isolation
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def live_bind(one: Participant, bind: Engine | Connection) -> Engine | Connectio
 
     Raises:
         TypeError: ``bind`` belongs to another engine.
+        IncompatibleTransactionError: it has other options than the unit declared.
     """
     live = one.engine.engine.sync_engine
     if bind is one.home:
@@ -67,7 +68,15 @@ def live_bind(one: Participant, bind: Engine | Connection) -> Engine | Connectio
         return bind
     key = (bind, live)
     if key not in one.moved:
-        options = {**bind.get_execution_options(), **dict(one.options)}
+        given = bind.get_execution_options()
+        for option, found in one.options:
+            asked = given.get(option, found)
+            if asked != found:
+                function = "bind_arguments"
+                raise IncompatibleTransactionError(
+                    function, one.name, option, asked=asked, found=found
+                )
+        options = {**given, **dict(one.options)}
         one.moved[key] = live.execution_options(**options)
     return one.moved[key]
 

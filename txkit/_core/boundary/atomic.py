@@ -210,10 +210,11 @@ def _is_part(context: Context, scope: Scope) -> bool:
 
 
 def _hand_over(context: Context, scope: Scope) -> None:
-    """Let the hooks of the block wait for what encloses it."""
+    """Let the hooks of the block wait for what encloses it; what it committed itself counts, too."""
     if context.ledger is not None:
-        still_open = [one.witnessed() for one in scope.held if one.in_transaction]
-        context.ledger.hand_over(scope, context.innermost(scope.order), still_open)
+        parts = [one.witnessed() for one in scope.held if one.in_transaction]
+        parts += context.ledger.ended()
+        context.ledger.hand_over(scope, context.innermost(scope.order), parts)
 
 
 def _open_books(context: Context) -> None:
