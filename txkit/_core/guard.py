@@ -185,15 +185,14 @@ def _after_begin(
 def _before_commit(session: Guarded) -> None:
     """Refuse the end of a ``session.begin()`` or savepoint that may only be rolled back."""
     one = session.txkit_participant
-    savepoint = session.get_nested_transaction()
     if one.control is Control.USER:
+        savepoint = session.get_nested_transaction()
         if savepoint is None:
             authorize(one, "the commit of its transaction", ends_by="commit")
             prepare_commit(one)
             authorize(one, "the commit of its transaction", ends_by="commit")
         else:
             refuse_release(one, savepoint)
-    one.is_committing = savepoint is None
 
 
 def _after_commit(session: Guarded) -> None:

@@ -45,8 +45,7 @@ class Participant(Breakable):
 
     ``points`` are the user's open savepoints, ``gone`` those of blocks that were ended
     from outside.
-    ``is_explicit`` holds while a ``session.begin()`` of the user's is open, ``is_committing``
-    while the session itself is about to send COMMIT; ``commits`` counts those that it sent.
+    ``is_explicit`` holds while a ``session.begin()`` of the user's is open, ``commits`` counts.
     ``sealed_by`` and ``tampered`` are of a session outside any context that the user may
     not end. ``only_read`` holds while every statement of the transaction that came through
     the session was a plain SELECT. ``has_committed``, ``has_lost`` (ORM changes that were
@@ -63,7 +62,6 @@ class Participant(Breakable):
         "has_lost",
         "home",
         "in_doubt",
-        "is_committing",
         "is_explicit",
         "last_used",
         "moved",
@@ -99,7 +97,7 @@ class Participant(Breakable):
         self.gone: set[SessionTransaction] = set()
         self.released: SessionTransaction | None = None
         self.has_committed = self.has_lost = self.in_doubt = False
-        self.is_explicit = self.is_committing = False
+        self.is_explicit = False
         self.commits = 0
         self.witness: Witness | None = None
         self.moved: dict[tuple[Engine, Engine], Engine] = {}
@@ -173,7 +171,7 @@ class Participant(Breakable):
             InvalidRequestError: nothing was sent.
         """
         context = self.context
-        if self.is_committing or (context is not None and context.autocommit):
+        if context is not None and context.autocommit:
             return
         operation = "connection.commit()"
         if self.sealed_by is not None:
@@ -200,8 +198,9 @@ class Participant(Breakable):
 
     def committed(self) -> None:
         """Note that the innermost savepoint was released, or the transaction committed."""
-        self.released = self.sync.get_nested_transaction()
-        self.has_committed = self.released is None
+        is_nested = self.sync.in_nested_transaction()
+        self.released = self.sync.get_nested_transaction() if is_nested else None
+        self.has_committed = not is_nested
         self.commits += self.has_committed
 
     def ended(self, transaction: SessionTransaction) -> None:
@@ -299,5 +298,5 @@ class Participant(Breakable):
             )
         self.connection = self.failure = self.last_mark = None
         self.has_committed = self.has_lost = self.in_doubt = False
-        self.is_explicit = self.is_committing = False
+        self.is_explicit = False
         self.mended()

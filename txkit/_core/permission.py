@@ -145,7 +145,10 @@ def _wrong_with(one: Participant, connection: Connection) -> Exception | None:
             " committed without the first: don't give bind_arguments another engine"
         )
         return InvalidRequestError(message)
-    given, expected = connection.get_execution_options(), dict(one.options)
+    given = connection.get_execution_options()
+    if not one.options and "isolation_level" not in given:
+        return None
+    expected = dict(one.options)
     if str(given.get("isolation_level")).upper() == "AUTOCOMMIT":
         expected.setdefault("isolation_level", "that of a transaction")
     for option, found in expected.items():

@@ -13,7 +13,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sqlalchemy import event
-from sqlalchemy.engine import RootTransaction
+from sqlalchemy.engine import Connection
 
 from txkit.database import postgresql
 from txkit.database.adapter import make_whole
@@ -25,7 +25,7 @@ from txkit.errors import TxkitError, UnexpectedRollbackError
 if TYPE_CHECKING:
     from collections import deque
 
-    from sqlalchemy.engine import Connection, Engine, ExceptionContext
+    from sqlalchemy.engine import Engine, ExceptionContext
 
 _WATCHER = "txkit_watcher"
 
@@ -88,9 +88,8 @@ def _release_always(dialect: Any) -> None:
 def follow(connection: Connection, watcher: Watcher) -> None:
     """Let ``watcher`` know of this connection's errors, while it is its own."""
     connection.info[_WATCHER] = weakref.ref(watcher)
-    transaction = connection.get_transaction()
-    if type(transaction) is RootTransaction:  # not one in two phases
-        transaction.__class__ = _WatchedTransaction
+    if type(connection) is Connection:
+        connection.__class__ = _WatchedConnection
 
 
 def follow_undoing(connection: Connection, watcher: Mendable) -> None:
@@ -107,16 +106,15 @@ def follow_undoing(connection: Connection, watcher: Mendable) -> None:
     event.listen(connection, "after_cursor_execute", told)
 
 
-class _WatchedTransaction(RootTransaction):
-    """A connection's transaction that asks before it is committed: an instance is given this class.
+class _WatchedConnection(Connection):
+    """A session's connection, which asks before it is committed: an instance is given this class.
 
-    SQLAlchemy's ``commit`` event comes too late, when nothing can go on after a refusal.
+    The session itself commits the transaction, and goes past this. SQLAlchemy's ``commit`` event
+    would come too late: nothing can go on after a refusal in it.
     """
 
-    __slots__ = ()
-
     def commit(self) -> None:
-        watcher = _watcher_of(self.connection)
+        watcher = _watcher_of(self)
         if watcher is not None:
             watcher.refuse_foreign_commit()
         super().commit()
