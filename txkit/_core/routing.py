@@ -69,7 +69,8 @@ def live_bind(one: Participant, bind: Engine | Connection) -> Engine | Connectio
     key = (bind, live)
     if key not in one.moved:
         given = bind.get_execution_options()
-        for option, found in one.options:
+        mine = bind is one.sync.bind  # the factory's: what holds where nothing is declared
+        for option, found in () if mine else one.options:
             asked = given.get(option, found)
             if asked != found:
                 function = "bind_arguments"
