@@ -104,6 +104,15 @@ class Context:
         """Whether nothing was declared for its transactions."""
         return self.characteristics is PLAIN
 
+    def check_limit(self) -> None:
+        """Raise if the time of the context is over: nothing may be committed any more.
+
+        Raises:
+            TransactionTimeoutError: nothing was rolled back yet.
+        """
+        if self.limit is not None:
+            self.limit.check()
+
     def tick(self) -> int:
         """Count on: something was used or opened."""
         self.clock += 1

@@ -33,6 +33,7 @@ from txkit._core.telling import attach_failures, raise_failures
 from txkit._core.transactions import (
     commit_by_hand,
     end_refused,
+    guard_connection,
     guard_transaction,
     prepare_commit,
     tell_due,
@@ -179,6 +180,7 @@ def _after_begin(
 ) -> None:
     one = session.txkit_participant
     one.begun(connection)
+    guard_connection(connection, one)
     refuse_connection(one, connection)
 
 
@@ -212,8 +214,8 @@ def _after_transaction_end(session: Guarded, transaction: SessionTransaction) ->
 
 def _complain(one: Participant, operation: str, *, committed: bool = False) -> None:
     """Raise what hooks have raised that ran after an end by hand."""
-    if one.context is not None and one.control is not Control.BOUNDARY:
-        raise_failures(one.context, f"{operation} in {one.context.name}", committed=committed)
+    if one.control is not Control.BOUNDARY:
+        raise_failures(one.context, f"{operation} in {one.name}", committed=committed)
 
 
 @contextlib.contextmanager

@@ -14,8 +14,6 @@ import logging
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import InvalidRequestError
-
 from txkit._core.breakable import Breakable
 from txkit._core.control import Control
 from txkit._core.hooks import Outcome, Witness
@@ -26,7 +24,7 @@ from txkit.database.postgresql import READ_WRITE, limits, send_with_begin
 from txkit.database.sqlite import interrupt
 from txkit.database.url import POSTGRESQL
 from txkit.database.watch import follow
-from txkit.errors import AtomicControlError, ContextClosedError
+from txkit.errors import ContextClosedError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
@@ -162,27 +160,6 @@ class Participant(Breakable):
                 context.used.setdefault(self.database)
                 if not context.is_plain or context.limit is not None:
                     self._set_up(connection, context)
-
-    def refuse_foreign_commit(self) -> None:
-        """Refuse a commit of the connection, behind the session that is at work on it.
-
-        Raises:
-            AtomicControlError: an atomic block owns the transaction; nothing was sent.
-            InvalidRequestError: nothing was sent.
-        """
-        context = self.context
-        if context is not None and context.autocommit:
-            return
-        operation = "connection.commit()"
-        if self.sealed_by is not None:
-            raise AtomicControlError(operation, self.sealed_by)
-        if context is not None:
-            context.refuse_control(self.database, operation)
-            message = (
-                f"{operation} would end the transaction of {self.name!r} behind its session: use"
-                " commit_db_session(db), or await session.commit()"
-            )
-            raise InvalidRequestError(message)
 
     def rolling_back(self) -> None:
         """Note that all is about to be rolled back, and what was never sent with it."""

@@ -12,14 +12,9 @@ from sqlalchemy.exc import InvalidRequestError
 
 from txkit._core.context import State
 from txkit._core.control import Control
-from txkit._core.routing import live_bind, refuse_starvation
+from txkit._core.routing import live_bind, option_conflict, refuse_starvation
 from txkit.database.statements import is_read, rolls_back_to
-from txkit.errors import (
-    AtomicControlError,
-    ContextClosedError,
-    IncompatibleTransactionError,
-    TransactionRequiredError,
-)
+from txkit.errors import AtomicControlError, ContextClosedError, TransactionRequiredError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
@@ -85,14 +80,38 @@ def authorize(one: Participant, operation: str, *, ends_by: str) -> None:
     """
     if one.control is not Control.USER:
         return
+    _refuse_owned(one, operation)
+    if ends_by == "commit":
+        refuse_broken(one)
+        if one.context is not None:
+            one.context.check_limit()
+
+
+def refuse_foreign_commit(one: Participant) -> None:
+    """Refuse a commit of the connection, behind the session that is at work on it.
+
+    Raises:
+        AtomicControlError: an atomic block owns the transaction; nothing was sent.
+        InvalidRequestError: nothing was sent.
+    """
+    if one.context is not None and one.context.autocommit:
+        return
+    operation = "connection.commit()"
+    _refuse_owned(one, operation)
+    if one.context is not None:
+        message = (
+            f"{operation} would end the transaction of {one.name!r} behind its session: use"
+            " commit_db_session(db), or await session.commit()"
+        )
+        raise InvalidRequestError(message)
+
+
+def _refuse_owned(one: Participant, operation: str) -> None:
+    """Let nobody end what an atomic block, or a session that is atomic itself, owns."""
     if one.sealed_by is not None:
         raise AtomicControlError(operation, one.sealed_by)
     if one.context is not None:
         one.context.refuse_control(one.database, operation)
-    if ends_by == "commit":
-        refuse_broken(one)
-        if one.context is not None and one.context.limit is not None:
-            one.context.limit.check()
 
 
 def refuse_broken(one: Participant) -> None:
@@ -151,14 +170,7 @@ def _wrong_with(one: Participant, connection: Connection) -> Exception | None:
     expected = dict(one.options)
     if str(given.get("isolation_level")).upper() == "AUTOCOMMIT":
         expected.setdefault("isolation_level", "that of a transaction")
-    for option, found in expected.items():
-        asked = given.get(option)
-        if asked != found:
-            function = "session.connection"
-            return IncompatibleTransactionError(
-                function, one.name, option, asked=asked, found=found
-            )
-    return None
+    return option_conflict(one, "session.connection", given, expected)
 
 
 def refuse_release(one: Participant, savepoint: SessionTransaction) -> None:

@@ -9,7 +9,7 @@ Must not begin or end anything.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import Engine
 
@@ -20,6 +20,8 @@ from txkit.errors import IncompatibleTransactionError, PoolStarvationError
 from txkit.policy.characteristics import Isolation
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy.engine import Connection
 
     from txkit._core.context import Context
@@ -68,18 +70,27 @@ def live_bind(one: Participant, bind: Engine | Connection) -> Engine | Connectio
         return bind
     key = (bind, live)
     if key not in one.moved:
-        given = bind.get_execution_options()
-        mine = bind is one.sync.bind  # the factory's: what holds where nothing is declared
-        for option, found in () if mine else one.options:
-            asked = given.get(option, found)
-            if asked != found:
-                function = "bind_arguments"
-                raise IncompatibleTransactionError(
-                    function, one.name, option, asked=asked, found=found
-                )
-        options = {**given, **dict(one.options)}
+        given, declared = bind.get_execution_options(), dict(one.options)
+        if bind is not one.sync.bind:  # the factory's is what holds where nothing is declared
+            wrong = option_conflict(one, "bind_arguments", {**declared, **given}, declared)
+            if wrong is not None:
+                raise wrong
+        options = {**given, **declared}
         one.moved[key] = live.execution_options(**options)
     return one.moved[key]
+
+
+def option_conflict(
+    one: Participant, function: str, given: Mapping[str, Any], expected: Mapping[str, object]
+) -> IncompatibleTransactionError | None:
+    """Give the error for the first option that is not what the unit has."""
+    for option, found in expected.items():
+        asked = given.get(option)
+        if asked != found:
+            return IncompatibleTransactionError(
+                function, one.name, option, asked=asked, found=found
+            )
+    return None
 
 
 def isolation_of(one: Participant) -> str | None:

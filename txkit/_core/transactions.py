@@ -1,4 +1,4 @@
-"""The transactions that a user begins on the guarded session, and his commits.
+"""The transactions that a user begins on the guarded session, its connection, and his commits.
 
 ``begin`` and ``begin_nested`` give objects that know what the session's events
 don't: which of several is being committed, and that a block ends well although a
@@ -9,7 +9,9 @@ what a refused one leaves is rolled back.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import ReferenceType, ref
 
+from sqlalchemy.engine import Connection
 from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
@@ -18,7 +20,7 @@ from txkit._core.committing import explained
 from txkit._core.control import ByBoundary, Control
 from txkit._core.finish import complete
 from txkit._core.hooks import Outcome
-from txkit._core.permission import authorize
+from txkit._core.permission import authorize, refuse_foreign_commit
 from txkit._core.telling import attach_failures, prepare_by_hand, raise_failures, tell_by_hand
 from txkit.errors import AfterCommitError
 
@@ -73,6 +75,31 @@ def guard_transaction(innermost: SessionTransaction | None) -> SessionTransactio
         transaction.__class__ = GuardedTransaction
         transaction = transaction.parent
     return innermost
+
+
+class GuardedConnection(Connection):
+    """A session's connection, which asks before it is committed: an instance is given this class.
+
+    The session itself commits the transaction, and goes past this. SQLAlchemy's ``commit`` event
+    would come too late: nothing can go on after a refusal in it.
+    """
+
+    txkit_participant: ReferenceType[Participant]
+
+    def commit(self) -> None:
+        """Commit, unless a session is at work on the connection."""
+        one = self.txkit_participant()
+        if one is not None and one.connection is self and not (self.closed or self.invalidated):
+            refuse_foreign_commit(one)
+        super().commit()
+
+
+def guard_connection(connection: Connection, one: Participant) -> None:
+    """Guard the connection of a transaction that was begun."""
+    if type(connection) is Connection:
+        guarded: Any = connection
+        guarded.__class__ = GuardedConnection
+        guarded.txkit_participant = ref(one)
 
 
 def prepare_commit(one: Participant) -> None:

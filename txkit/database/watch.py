@@ -13,7 +13,6 @@ import weakref
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sqlalchemy import event
-from sqlalchemy.engine import Connection
 
 from txkit.database import postgresql
 from txkit.database.adapter import make_whole
@@ -25,28 +24,21 @@ from txkit.errors import TxkitError, UnexpectedRollbackError
 if TYPE_CHECKING:
     from collections import deque
 
-    from sqlalchemy.engine import Engine, ExceptionContext
+    from sqlalchemy.engine import Connection, Engine, ExceptionContext
 
 _WATCHER = "txkit_watcher"
 
 
-class Mendable(Protocol):
-    """Who wants to know that an error was undone."""
-
-    def mended(self) -> None:
-        """A savepoint was rolled back, below SQLAlchemy."""
-
-
-class Watcher(Mendable, Protocol):
-    """Who wants to know all. Held weakly: an idle connection keeps nobody alive."""
+class Watcher(Protocol):
+    """Who wants to know. Held weakly: an idle connection keeps nobody alive."""
 
     connection: Connection | None
 
     def failed(self, error: BaseException, *, lost: bool) -> None:
         """A statement failed in the transaction; ``lost``: no savepoint can undo that."""
 
-    def refuse_foreign_commit(self) -> None:
-        """Refuse a commit that the session knows nothing of."""
+    def mended(self) -> None:
+        """A savepoint was rolled back, below SQLAlchemy."""
 
     def refusal(self) -> BaseException:
         """Give what is raised for a statement that can't succeed any more."""
@@ -88,11 +80,9 @@ def _release_always(dialect: Any) -> None:
 def follow(connection: Connection, watcher: Watcher) -> None:
     """Let ``watcher`` know of this connection's errors, while it is its own."""
     connection.info[_WATCHER] = weakref.ref(watcher)
-    if type(connection) is Connection:
-        connection.__class__ = _WatchedConnection
 
 
-def follow_undoing(connection: Connection, watcher: Mendable) -> None:
+def follow_undoing(connection: Connection, watcher: Watcher) -> None:
     """Let ``watcher`` know of a ROLLBACK TO past the session, on a connection that is broken."""
     late: set[str] = set()  # SQLite sets savepoints after an error, too: they undo nothing of it
 
@@ -104,31 +94,6 @@ def follow_undoing(connection: Connection, watcher: Mendable) -> None:
             watcher.mended()
 
     event.listen(connection, "after_cursor_execute", told)
-
-
-class _WatchedConnection(Connection):
-    """A session's connection, which asks before it is committed: an instance is given this class.
-
-    The session itself commits the transaction, and goes past this. SQLAlchemy's ``commit`` event
-    would come too late: nothing can go on after a refusal in it.
-    """
-
-    def commit(self) -> None:
-        watcher = _watcher_of(self)
-        if watcher is not None:
-            watcher.refuse_foreign_commit()
-        super().commit()
-
-
-def _watcher_of(connection: Connection) -> Watcher | None:
-    if connection.closed or connection.invalidated:
-        return None
-    try:
-        reference = connection.info.get(_WATCHER)
-    except NotImplementedError:  # SQLAlchemy's first look at the server has no pool's connection
-        return None
-    watcher: Watcher | None = None if reference is None else reference()
-    return watcher if watcher is not None and watcher.connection is connection else None
 
 
 def _on_driver(info: dict[str, Any], error: BaseException | None) -> None:
@@ -147,8 +112,14 @@ def _on_driver(info: dict[str, Any], error: BaseException | None) -> None:
 
 def _on_error(context: ExceptionContext) -> BaseException | None:
     connection = context.connection
-    watcher = None if connection is None else _watcher_of(connection)
-    if connection is None or watcher is None:
+    if connection is None or connection.closed or connection.invalidated:
+        return None
+    try:
+        reference = connection.info.get(_WATCHER)
+    except NotImplementedError:  # SQLAlchemy's first look at the server has no pool's connection
+        return None
+    watcher: Watcher | None = None if reference is None else reference()
+    if watcher is None or watcher.connection is not connection:
         return None
     error = context.sqlalchemy_exception or context.original_exception
     if context.is_disconnect and not isinstance(error, Exception):

@@ -188,8 +188,7 @@ def _mark_on(context: Context, scope: Scope) -> Mark | None:
 
 async def _commit_block(context: Context, scope: Scope) -> None:
     await flush_all(scope.held)
-    if context.limit is not None:
-        context.limit.check()
+    context.check_limit()
     released: list[Participant] = []
     try:
         await release_all(context, scope, released)

@@ -31,8 +31,7 @@ async def commit_by_hand(context: Context, name: str, ones: Sequence[Participant
     await prepare(context, context.root, lambda: ones, by_hand=True)
     for one in ones:
         refuse_broken(one)
-    if context.limit is not None:
-        context.limit.check()
+    context.check_limit()
     try:
         await commit_all(name, ones, close=False)
     except BaseException as error:

@@ -195,8 +195,7 @@ def _may_commit_with(context: Context, error: BaseException) -> bool:
 
 
 async def _commit(context: Context) -> None:
-    if context.limit is not None:
-        context.limit.check()
+    context.check_limit()
     if context.ledger is not None:
         context.ledger.open_books(is_final=True)
     await commit_all(context.name, context.in_order_of_use(), close=True)
