@@ -17,8 +17,10 @@ import pytest
 from tests.boundary.faces import BOTH_FACES, Run
 from tests.boundary.test_atomic import Note
 from tests.conftest import Place
-from tests.notes import Boom, count, write
+from tests.notes import Boom, write
 from txkit import TransactionTimeoutError, before_commit, db_session, new_context, transactional
+
+pytestmark = pytest.mark.usefixtures("connected")
 
 SOON_S, ENOUGH_S, LATER_S = 0.05, 0.3, 60.0
 UNITS: dict[str, Any] = {
@@ -32,12 +34,6 @@ EVERY_UNIT = pytest.mark.parametrize("unit", UNITS)
 
 async def for_ever() -> None:
     await asyncio.Event().wait()
-
-
-@pytest.fixture(autouse=True)
-async def connected(place: Place) -> None:
-    """Let the pool have a connection, so that a limit is spent on nothing else."""
-    await transactional(count)(place.db)
 
 
 @BOTH_FACES

@@ -10,7 +10,7 @@ from tests.boundary.faces import BOTH_FACES, Run
 from tests.boundary.test_timeouts import ENOUGH_S, RULES, for_ever
 from tests.boundary.test_timeouts_joined import enough
 from tests.conftest import Place
-from tests.notes import Boom, count, write
+from tests.notes import Boom, write
 from txkit import (
     TransactionTimeoutError,
     after_commit,
@@ -19,13 +19,9 @@ from txkit import (
     before_commit,
     commit_db_session,
     in_transaction,
-    transactional,
 )
 
-
-@pytest.fixture(autouse=True)
-async def connected(place: Place) -> None:
-    await transactional(count)(place.db)
+pytestmark = pytest.mark.usefixtures("connected")
 
 
 @BOTH_FACES

@@ -12,7 +12,7 @@ import pytest
 from tests.boundary.faces import BOTH_FACES, Run, is_postgres
 from tests.boundary.test_timeouts import ENOUGH_S, LATER_S, RULES, SOON_S, for_ever
 from tests.conftest import Place
-from tests.notes import Boom, count, write
+from tests.notes import Boom, write
 from txkit import (
     TransactionTimeoutError,
     UnexpectedRollbackError,
@@ -21,10 +21,7 @@ from txkit import (
     transactional,
 )
 
-
-@pytest.fixture(autouse=True)
-async def connected(place: Place) -> None:
-    await transactional(count)(place.db)
+pytestmark = pytest.mark.usefixtures("connected")
 
 
 def soon(propagation: str = "required", **options: Any) -> Any:

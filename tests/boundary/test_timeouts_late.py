@@ -14,7 +14,7 @@ import pytest
 from tests.boundary.faces import BOTH_FACES, Run
 from tests.boundary.test_timeouts import ENOUGH_S, for_ever
 from tests.conftest import Place
-from tests.notes import count, write
+from tests.notes import write
 from tests.told import rolled_back, watch
 from tests.ways import COMMITS, UNITS, End, Unit, each
 from txkit import (
@@ -24,11 +24,7 @@ from txkit import (
     transactional,
 )
 
-
-@pytest.fixture(autouse=True)
-async def connected(place: Place) -> None:
-    """Let the pool have a connection, so that a limit is spent on nothing else."""
-    await transactional(count)(place.db)
+pytestmark = pytest.mark.usefixtures("connected")
 
 
 async def pass_the_limit(how: str) -> None:

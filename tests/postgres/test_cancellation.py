@@ -243,20 +243,29 @@ async def blocked(pg: PostgresJudge, query: str) -> None:
         await asyncio.sleep(0)
 
 
-async def cancelled_by_scope(db: Database) -> None:
+async def cancelled_by_scope(db: Database, pg: PostgresJudge) -> None:
     """An anyio scope cancels again and again, at every await of what it holds."""
-    with anyio.move_on_after(0.05) as scope:
-        await transactional(sleep)(db)
-    assert scope.cancelled_caught
+    async with anyio.create_task_group() as group:
+        group.start_soon(transactional(sleep), db)
+        await asleep(pg)
+        group.cancel_scope.cancel()
+    assert group.cancel_scope.cancelled_caught
 
 
-async def cancelled_at_every_step(db: Database) -> None:
+async def cancelled_at_every_step(db: Database, pg: PostgresJudge) -> None:
     task = asyncio.create_task(transactional(sleep)(db))
-    await asyncio.sleep(0.05)
+    await asleep(pg)
     while not task.done():
         task.cancel()
         await asyncio.sleep(0)
     assert task.cancelled()
+
+
+async def asleep(pg: PostgresJudge) -> None:
+    """Wait until a backend is seen at work in ``sleep``."""
+    seen = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+    while not await pg.fetch(seen):
+        await asyncio.sleep(0)
 
 
 async def sleep(db: Database) -> None:
@@ -265,11 +274,11 @@ async def sleep(db: Database) -> None:
 
 @pytest.mark.parametrize("cancelled", [cancelled_by_scope, cancelled_at_every_step])
 async def test_statement_ends_at_the_server_however_often_it_is_cancelled(
-    pg: PostgresJudge, cancelled: Callable[[Database], Awaitable[None]]
+    pg: PostgresJudge, cancelled: Callable[[Database, PostgresJudge], Awaitable[None]]
 ) -> None:
     async with pool_of_one(pg) as db:
         await transactional(write)(db, "connected")
-        await cancelled(db)
+        await cancelled(db, pg)
         assert await until_idle(pg) < 1
         await transactional(write)(db, "another")
     assert await pg.texts() == ["connected", "another"]

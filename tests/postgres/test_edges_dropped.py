@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy.exc import DBAPIError
@@ -10,8 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from tests.boundary.mistakes import swallowed
 from tests.boundary.test_atomic import Note
 from tests.notes import write
-from tests.postgres.edges import EVERY_UNIT, Edge, Unit, edge_of
-from tests.server import Server
+from tests.postgres.edges import EVERY_UNIT, Edge, Unit
 from tests.told import committed, rolled_back, watch
 from txkit import (
     UnexpectedRollbackError,
@@ -21,12 +20,6 @@ from txkit import (
     rollback_db_session,
     transactional,
 )
-
-
-@pytest.fixture
-async def edge(server: Server) -> AsyncIterator[Edge]:
-    async for one in edge_of(server):
-        yield one
 
 
 class TestDroppedWhileIdle:

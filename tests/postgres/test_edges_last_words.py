@@ -6,7 +6,6 @@ Always on a pool of one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -21,8 +20,7 @@ from tests.boundary.mistakes import (
     swallowed,
 )
 from tests.notes import Boom, count
-from tests.postgres.edges import Edge, Unit, atomic_alone, edge_of, function, nested
-from tests.server import Server
+from tests.postgres.edges import Edge, Unit, atomic_alone, function, nested
 from tests.told import rolled_back
 from txkit import (
     CommitOutcomeUnknownError,
@@ -30,12 +28,6 @@ from txkit import (
     db_session,
     transactional,
 )
-
-
-@pytest.fixture
-async def edge(server: Server) -> AsyncIterator[Edge]:
-    async for one in edge_of(server):
-        yield one
 
 
 class TestLastWords:

@@ -6,7 +6,6 @@ statement follows, or nothing but the end. Always on a pool of one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -17,8 +16,7 @@ from tests.boundary.mistakes import (
 )
 from tests.boundary.test_atomic import Note
 from tests.notes import Boom, count, write
-from tests.postgres.edges import EVERY_UNIT, Edge, Unit, atomic_alone, edge_of, function
-from tests.server import Server
+from tests.postgres.edges import EVERY_UNIT, Edge, Unit, atomic_alone, function
 from tests.told import rolled_back
 from txkit import (
     CommitOutcomeUnknownError,
@@ -29,12 +27,6 @@ from txkit import (
     set_rollback_only,
     transactional,
 )
-
-
-@pytest.fixture
-async def edge(server: Server) -> AsyncIterator[Edge]:
-    async for one in edge_of(server):
-        yield one
 
 
 @EVERY_UNIT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 from sqlalchemy import text
@@ -11,8 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tests.boundary.mistakes import statement, swallowed
 from tests.notes import Boom, count, write
-from tests.postgres.edges import Edge, edge_of
-from tests.server import Server
+from tests.postgres.edges import Edge
 from tests.told import committed, rolled_back
 from txkit import (
     CommitOutcomeUnknownError,
@@ -25,12 +24,6 @@ from txkit import (
     rollback_db_session,
     transactional,
 )
-
-
-@pytest.fixture
-async def edge(server: Server) -> AsyncIterator[Edge]:
-    async for one in edge_of(server):
-        yield one
 
 
 @pytest.mark.parametrize("kind", ["atomic", "nested", "begin_nested"])
