@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -83,13 +84,28 @@ def _cancel_before_hanging_up(dialect: Any) -> None:
     def cancel_and_terminate(connection: Any) -> None:
         driver = connection.driver_connection
         if in_greenlet() and not driver.is_closed():
+            handled = sys.exception()
             task = asyncio.get_running_loop().create_task(_let_go(driver), name="txkit: hanging up")
             _LETTING_GO.add(task)
             task.add_done_callback(_LETTING_GO.discard)
-            await_only(asyncio.shield(task))
+            try:
+                await_only(asyncio.shield(task))
+            except asyncio.CancelledError:  # noqa: ASYNC103 - raised already, or at the next await
+                # SQLAlchemy must come to its end, and forget the connection: our task has it.
+                if not isinstance(handled, asyncio.CancelledError):
+                    _cancel_later()
+                return  # noqa: ASYNC104
         terminate(connection)
 
     dialect.do_terminate = cancel_and_terminate
+
+
+def _cancel_later() -> None:
+    """Let a cancellation come once more, at the next await; nobody counts it twice."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+        task.cancel()
 
 
 async def _let_go(driver: Any) -> None:

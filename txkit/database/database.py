@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.util import greenlet_spawn
 
 from txkit._core.finish import complete
 from txkit.database.engines import LoopEngine, LoopEngines
@@ -23,7 +24,7 @@ from txkit.database.recipe import EngineFactory, Recipe, SessionFactory, check_s
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from sqlalchemy.engine import URL
+    from sqlalchemy.engine import URL, Engine
     from sqlalchemy.orm import Session
 
 BeforeSession: TypeAlias = Callable[["Database"], Awaitable[None]]
@@ -150,8 +151,8 @@ class Database:
                 return
             fresh = self._recipe.build(target)
             try:
-                async with fresh.engine.connect() as connection:
-                    await connection.execute(select(1))
+                # Not by AsyncConnection: cancelled, it leaves a task behind that closes it.
+                await greenlet_spawn(_probe, fresh.engine.sync_engine)
             except BaseException:
                 try:
                     await self._retire(fresh)
@@ -227,3 +228,9 @@ class Database:
 
 
 _RETIRING: set[asyncio.Task[None]] = set()
+
+
+def _probe(engine: Engine) -> None:
+    """Send one statement, so that a host that is no use is known before anything changes."""
+    with engine.connect() as connection:
+        connection.execute(select(1))
