@@ -14,7 +14,8 @@ from txkit._core.boundary.enlist import give
 from txkit._core.boundary.joining import ask_for_rollback
 from txkit._core.boundary.own import OwnSession
 from txkit._core.permission import authorize
-from txkit._core.place import open_place, running_context
+from txkit._core.place import running_context
+from txkit._core.users import open_place
 from txkit.decorators import new_context
 from txkit.decorators.atomics import Atomic
 from txkit.policy.current_transaction import CurrentTransaction, parse_mode

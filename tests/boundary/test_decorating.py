@@ -292,20 +292,20 @@ class TestBlocks:
         await outer.__aexit__(None, None, None)
         assert not in_transaction()
 
-    async def test_siblings_may_leave_joined_blocks_in_any_order(self, place: Place) -> None:
-        first, second = asyncio.Event(), asyncio.Event()
+    async def test_sibling_may_join_once_the_first_is_finished(self, place: Place) -> None:
+        first = asyncio.Event()
 
-        async def joined(mine: asyncio.Event, other: asyncio.Event | None) -> None:
+        async def joined(after: asyncio.Event | None) -> None:
+            if after is not None:
+                await after.wait()
             async with transactional():
-                if other is not None:
-                    other.set()
-                await mine.wait()
+                await write(place.db, "early" if after is None else "late")
 
         async with transactional():
-            await write(place.db, "kept")
-            second.set()
-            await asyncio.gather(joined(first, None), joined(second, first))
-        assert await place.texts() == ["kept"]
+            task = asyncio.create_task(joined(None))
+            task.add_done_callback(lambda _: first.set())
+            await asyncio.gather(task, joined(first))
+        assert await place.texts() == ["early", "late"]
 
     async def test_sibling_that_is_still_inside_keeps_no_boundary_from_ending(
         self, place: Place

@@ -10,12 +10,13 @@ Must not send SQL: ``boundary`` does that.
 
 from __future__ import annotations
 
-import asyncio
+import time
+from asyncio import Task, current_task
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from txkit._core.hooks import Ledger
-from txkit.errors import AtomicControlError
+from txkit.errors import AtomicControlError, ContextClosedError
 from txkit.policy.characteristics import PLAIN, Characteristics
 
 if TYPE_CHECKING:
@@ -37,10 +38,25 @@ class State(Enum):
     ASIDE = "set aside"
 
 
+class User:
+    """A task that uses a context, and the one before it, which comes back once it is finished."""
+
+    __slots__ = ("before", "task")
+
+    def __init__(self, task: Task[Any] | None, before: User | None = None) -> None:
+        self.task = task
+        self.before = before
+
+
+NOBODY = User(None)
+"""Who uses a context that waits between the steps of a stream."""
+
+
 class Context:
     """Sessions, scopes and state of one boundary.
 
-    ``clock`` counts statements, so that one can say what was used since when.
+    ``user`` is the task that uses it now, ``ended_at`` the moment of its end on the
+    monotonic clock. ``clock`` counts statements, so that one can say what was used since when.
     ``asked`` are the joined calls that run and want the level of every Database
     checked which comes into use. ``preparing`` holds while hooks run before a commit.
     """
@@ -51,6 +67,7 @@ class Context:
         "characteristics",
         "clock",
         "doomed",
+        "ended_at",
         "ledger",
         "limit",
         "name",
@@ -60,8 +77,8 @@ class Context:
         "root",
         "scopes",
         "state",
-        "task",
         "used",
+        "user",
     )
 
     def __init__(
@@ -79,7 +96,7 @@ class Context:
         self.name = root.name
         self.root = root
         self.outer = outer
-        self.task = asyncio.current_task()
+        self.user = User(current_task())
         self.state = State.OPEN
         self.participants: dict[Database, Participant] = {}
         self.used: dict[Database, None] = {}
@@ -94,10 +111,24 @@ class Context:
         An idle connection keeps the ContextVars of the task that opened it.
         """
         self.state = State.CLOSED
-        self.outer = self.task = self.ledger = None
+        self.ended_at = time.monotonic()
+        self.outer = self.ledger = None
+        user: User | None = self.user
+        while user is not None:
+            user.task = None
+            user = user.before
         self.used.clear()
         for scope in self.scopes:
             scope.clear()
+
+    def check_open(self, what: str) -> None:
+        """Refuse who comes after the end.
+
+        Raises:
+            ContextClosedError: nothing was sent.
+        """
+        if self.state is State.CLOSED:
+            raise ContextClosedError(what, self.name, time.monotonic() - self.ended_at)
 
     @property
     def is_plain(self) -> bool:

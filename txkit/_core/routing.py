@@ -126,11 +126,11 @@ def refuse_starvation(one: Participant, *, reads: bool) -> None:
         return
     outer, task = one.outer, asyncio.current_task()
     while outer is not None:
-        if outer.state is State.ASIDE and outer.task is task and outer.outer is not None:
+        if outer.state is State.ASIDE and outer.user.task is task and outer.outer is not None:
             outer = outer.outer
-            task = outer.task  # it waits for the hook that runs
+            task = outer.user.task  # it waits for the hook that runs
         holder = outer.participants.get(one.database)
-        is_ours = outer.state is State.OPEN and outer.task is task
+        is_ours = outer.state is State.OPEN and outer.user.task is task
         if is_ours and holder is not None and holder.connection is not None:
             locks = not (_reads_only(holder) or _autocommits(holder))
             if locks or (memory and one.connection is None):

@@ -94,7 +94,7 @@ def _cancel_before_hanging_up(dialect: Any) -> None:
                 # SQLAlchemy must come to its end, and forget the connection: our task has it.
                 if not isinstance(handled, asyncio.CancelledError):
                     _cancel_later()
-                return  # noqa: ASYNC104
+                return
         terminate(connection)
 
     dialect.do_terminate = cancel_and_terminate

@@ -22,8 +22,9 @@ from txkit._core.boundary.joining import joined_failed, refuse_incompatible
 from txkit._core.boundary.nested import leave_nested, leave_nested_with_error
 from txkit._core.boundary.unit import end_context, end_normally, end_with_error, new_context
 from txkit._core.limit import Limit
-from txkit._core.place import Place, current, go_back, install, running_context
+from txkit._core.place import Place, current, go_back, install, running_context, standing
 from txkit._core.scope import Scope
+from txkit._core.users import use
 from txkit.errors import ContextClosedError
 from txkit.policy.characteristics import AUTOCOMMIT, PLAIN
 from txkit.policy.definition import Definition
@@ -143,6 +144,7 @@ class Block:
         decision, context = decided(definition, name)
         entry: Entry
         if context is not None and decision in {Decision.JOIN, Decision.SAVEPOINT}:
+            use(context, name)
             await refuse_incompatible(context, definition.characteristics, name)
             limit = None if definition.timeout_s is None else Limit(name, definition.timeout_s)
             if decision is Decision.JOIN:
@@ -175,6 +177,7 @@ class Block:
             context = new_context(scope, _PLAIN, PLAIN)
             self._stand(BlockPlace(context, None, self, Opened(_PLAIN), frame))
         else:
+            use(context, scope.name)
             await enter_block(context, scope, mode)
             self._stand(BlockPlace(context, None, self, Covered(scope), frame))
         if len(databases) != 1:
@@ -196,7 +199,7 @@ class Block:
 
     async def leave(self, error: BaseException | None) -> None:
         """Leave the block that was entered last, here."""
-        last = current()
+        last = standing()
         here = self._open.get(id(_users_frame()))
         place = here[-1] if here else last
         is_sibling = isinstance(last, BlockPlace) and here and last.frame == here[-1].frame
