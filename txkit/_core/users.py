@@ -80,6 +80,26 @@ def latest_user(context: Context) -> User:
     return context.user
 
 
+def take_turn(context: Context) -> User:
+    """Let the running task drive the next step of a stream, unless another one is at work."""
+    if latest_user(context) is NOBODY:
+        context.user = User(current_task())
+    return context.user if context.user.task is current_task() else NOBODY
+
+
+def end_turn(context: Context) -> None:
+    """Note that the step is over: its driver need not be finished for another one to follow."""
+    task, above, user = current_task(), None, context.user
+    while user.task is not task and user.before is not None:
+        above, user = user, user.before
+    if user.task is not task:
+        return
+    if above is None:
+        context.user = user.before or NOBODY
+    else:
+        above.before = user.before
+
+
 def other_user(context: Context) -> str | None:
     """Name the unfinished task that uses the context beside the running one."""
     user, task = latest_user(context), current_task()

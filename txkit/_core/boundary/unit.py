@@ -100,6 +100,7 @@ async def end_normally(
         Exception: the commit was refused, or ``outcome`` or a hook raised; rolled back.
     """
     wanted = Outcome.COMMITTED
+    context.doom_unfinished()
     try:
         reason = _reason_to_roll_back(context, definition, result, injected)
         if reason is None:
@@ -128,6 +129,7 @@ async def end_with_error(
         drop(context)
         return
     wanted = Outcome.ROLLED_BACK
+    context.doom_unfinished()
     if _commits_with(context, definition, error, injected):
         try:
             refuse_half(context, context.name)
