@@ -26,6 +26,9 @@ from sqlalchemy import event
 
 ExecutionOptions: TypeAlias = tuple[tuple[str, object], ...]
 
+_STOP_S = 1.0
+"""For aiosqlite's thread to come to its end; it is at work on nothing that anybody waits for."""
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
@@ -223,6 +226,9 @@ def hang_up(driver_connection: Any) -> None:
         helper = threading.Thread(target=stop, name="txkit: stopping aiosqlite")
         helper.start()
         helper.join()
+        worker = getattr(driver_connection, "_thread", None)
+        if worker is not None and worker is not threading.current_thread():
+            worker.join(_STOP_S)  # what it still does would be answered to a loop that is gone
         return
     transport = getattr(driver_connection, "_transport", None)  # asyncpg
     peer = None if transport is None else transport.get_extra_info("socket")

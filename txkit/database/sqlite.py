@@ -23,6 +23,7 @@ from sqlalchemy import event
 
 from txkit.database import url as urls
 from txkit.database.gone import TransactionGoneError
+from txkit.database.opening import open_to_the_end
 from txkit.database.statements import is_read_text, is_savepoint_text
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _HARM = "txkit_harm"
 def make_transactional(engine: Engine) -> None:
     """Install the listeners; once for an engine, however often it is called."""
     if not event.contains(engine, "connect", _on_connect):
+        event.listen(engine, "do_connect", open_to_the_end)
         event.listen(engine, "connect", _on_connect)
         event.listen(engine, "begin", _on_begin)
         event.listen(engine, "before_cursor_execute", _on_statement)
