@@ -31,19 +31,23 @@ async def complete(
     discard: Callable[[], None],
     deadline: float | None = None,
     hurried: bool = False,
+    revocable: bool = False,
 ) -> T:
     """Run ``work`` to its end and return its result.
 
     ``deadline``, on the loop's clock, is when the work is broken off at the latest;
-    ``hurried`` says that the caller was cancelled before it came here.
+    ``hurried`` says that the caller was cancelled before it came here; ``revocable``,
+    that the work is not to begin if he is cancelled in the one turn of the loop before it does.
 
     Cancellation: the work goes on for up to ``timeout_s`` seconds, then
     ``discard`` is called to break it off; ``CancelledError`` leaves afterwards,
     with a note of what failed meanwhile.
     """
     loop = asyncio.get_running_loop()
-    task = loop.create_task(work, name="txkit: finishing")
     ended = loop.create_future()  # what asyncio.shield does, at half of its price
+    if revocable:
+        work = _begin_if_wanted(work, ended)
+    task = loop.create_task(work, name="txkit: finishing")
     task.add_done_callback(partial(_tell, ended))
     if deadline is not None:
         alarm = loop.call_at(deadline, _break_off, task, discard)
@@ -57,12 +61,23 @@ async def complete(
         await _wait_out(task, timeout_s, discard)
         if task.cancelled():
             cancelled.add_note("txkit: finishing took too long and was broken off")
-        elif (error := task.exception()) is not None:
+        elif (error := task.exception()) is not None and not isinstance(error, _RevokedError):
             cancelled.add_note(
                 f"txkit: finishing failed meanwhile: {type(error).__name__}: {error}"
             )
         raise
     return task.result()
+
+
+class _RevokedError(Exception):
+    """The work has not begun."""
+
+
+async def _begin_if_wanted(work: Coroutine[Any, Any, T], ended: asyncio.Future[None]) -> T:
+    if ended.cancelled():  # as the caller was who waits for it
+        work.close()
+        raise _RevokedError
+    return await work
 
 
 def _tell(ended: asyncio.Future[None], _task: asyncio.Task[Any]) -> None:
