@@ -69,6 +69,20 @@ async def complete(
     return task.result()
 
 
+def cancellations() -> int:
+    """Give how often the running task was cancelled, by those who have not taken it back."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def cancel_later() -> None:
+    """Let a cancellation come once more, at the next await; nobody counts it twice."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+        task.cancel()
+
+
 class _RevokedError(Exception):
     """The work has not begun."""
 

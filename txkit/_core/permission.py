@@ -12,6 +12,7 @@ from sqlalchemy.exc import InvalidRequestError
 
 from txkit._core.context import State
 from txkit._core.control import Control
+from txkit._core.finish import cancellations
 from txkit._core.routing import live_bind, option_conflict, refuse_starvation
 from txkit.database.statements import is_read, rolls_back_to
 from txkit.errors import AtomicControlError, ContextClosedError, TransactionRequiredError
@@ -46,6 +47,7 @@ def route(one: Participant, bind: Engine | Connection, statement: Any) -> Engine
     if one.connection is None:
         one.engine = one.database.loop_engine()
         one.only_read = True
+        one.cancellations = cancellations()
     reads = statement is not None and is_read(statement)
     if one.only_read and statement is not None:
         one.only_read = reads
