@@ -34,22 +34,26 @@ async def complete(
     discard: Callable[[], None],
     deadline: float | None = None,
     hurried: bool = False,
+    revocable: bool = False,
 ) -> T:
     """Run ``work`` to its end and return its result.
 
     ``deadline``, on the loop's clock, is when the work is broken off at the latest;
-    ``hurried`` says that the caller was cancelled before it came here.
+    ``hurried`` says that the caller was cancelled before it came here; ``revocable``,
+    that the work is not to begin if he is cancelled in the one turn of the loop before it does.
 
     Cancellation: the work goes on for up to ``timeout_s`` seconds, then
     ``discard`` is called to break it off; ``CancelledError`` leaves afterwards,
     with a note of what failed meanwhile.
     """
     loop = asyncio.get_running_loop()
+    ended = loop.create_future()  # what asyncio.shield does, at half of its price
+    if revocable:
+        work = _begin_if_wanted(work, ended)
     task = loop.create_task(work, name="txkit: finishing")
     caller = asyncio.current_task()
     if caller is not None:
         _CALLERS[task] = on_behalf_of(caller)
-    ended = loop.create_future()  # what asyncio.shield does, at half of its price
     task.add_done_callback(partial(_tell, ended))
     if deadline is not None:
         alarm = loop.call_at(deadline, _break_off, task, discard)
@@ -63,7 +67,7 @@ async def complete(
         await _wait_out(task, timeout_s, discard)
         if task.cancelled():
             cancelled.add_note("txkit: finishing took too long and was broken off")
-        elif (error := task.exception()) is not None:
+        elif (error := task.exception()) is not None and not isinstance(error, _RevokedError):
             cancelled.add_note(
                 f"txkit: finishing failed meanwhile: {type(error).__name__}: {error}"
             )
@@ -74,6 +78,31 @@ async def complete(
 def on_behalf_of(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
     """Give the task that ``task`` finishes something for, else itself."""
     return _CALLERS.get(task, task)
+
+
+def cancellations() -> int:
+    """Give how often the running task was cancelled, by those who have not taken it back."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def cancel_later() -> None:
+    """Let a cancellation come once more, at the next await; nobody counts it twice."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+        task.cancel()
+
+
+class _RevokedError(Exception):
+    """The work has not begun."""
+
+
+async def _begin_if_wanted(work: Coroutine[Any, Any, T], ended: asyncio.Future[None]) -> T:
+    if ended.cancelled():  # as the caller was who waits for it
+        work.close()
+        raise _RevokedError
+    return await work
 
 
 def _tell(ended: asyncio.Future[None], task: asyncio.Task[Any]) -> None:

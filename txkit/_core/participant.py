@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from txkit._core.breakable import Breakable
 from txkit._core.control import Control
+from txkit._core.finish import cancel_later, cancellations
 from txkit._core.hooks import Outcome, Witness
 from txkit._core.routing import options_of
 from txkit._core.scope import Mark, Savepoint
@@ -43,6 +44,7 @@ class Participant(Breakable):
 
     ``points`` are the user's open savepoints, ``gone`` those of blocks that were ended
     from outside.
+    ``cancellations`` counts those of the task before it waited for the connection.
     ``is_explicit`` holds while a ``session.begin()`` of the user's is open, ``commits`` counts.
     ``sealed_by`` and ``tampered`` are of a session outside any context that the user may
     not end. ``only_read`` holds while every statement of the transaction that came through
@@ -52,6 +54,7 @@ class Participant(Breakable):
 
     __slots__ = (
         "__weakref__",
+        "cancellations",
         "commits",
         "database",
         "engine",
@@ -97,6 +100,7 @@ class Participant(Breakable):
         self.has_committed = self.has_lost = self.in_doubt = False
         self.is_explicit = False
         self.commits = 0
+        self.cancellations = 0
         self.witness: Witness | None = None
         self.moved: dict[tuple[Engine, Engine], Engine] = {}
         self.last_used = 0
@@ -155,6 +159,9 @@ class Participant(Breakable):
         if self.connection is None:
             self.connection = connection
             follow(connection, self)
+            if cancellations() > self.cancellations:
+                # One came with the connection: wait_for of Python 3.11 has kept it to itself.
+                cancel_later()
             context = self.context
             if context is not None:
                 context.used.setdefault(self.database)

@@ -137,7 +137,7 @@ def commit_by_hand(name: str, one: Participant, commit: Callable[[], None]) -> N
     else:
         timeout_s = one.database.finish_timeout_s
         work = greenlet_spawn(committing)
-        await_only(complete(work, timeout_s=timeout_s, discard=one.discard))
+        await_only(complete(work, timeout_s=timeout_s, discard=one.discard, revocable=True))
 
 
 def commit_whole(name: str, one: Participant, commit: Callable[[], None]) -> None:

@@ -21,6 +21,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
+from txkit._core.finish import cancel_later
 from txkit.database.postgresql import DRIVER, LOST, was_answered
 from txkit.errors import UnexpectedRollbackError
 
@@ -93,19 +94,11 @@ def _cancel_before_hanging_up(dialect: Any) -> None:
             except asyncio.CancelledError:  # raised already, or at the next await
                 # SQLAlchemy must come to its end, and forget the connection: our task has it.
                 if not isinstance(handled, asyncio.CancelledError):
-                    _cancel_later()
+                    cancel_later()
                 return
         terminate(connection)
 
     dialect.do_terminate = cancel_and_terminate
-
-
-def _cancel_later() -> None:
-    """Let a cancellation come once more, at the next await; nobody counts it twice."""
-    task = asyncio.current_task()
-    if task is not None:
-        task.uncancel()
-        task.cancel()
 
 
 async def _let_go(driver: Any) -> None:

@@ -41,7 +41,7 @@ async def commit_all(name: str, participants: Sequence[Participant], *, close: b
     await flush_all(participants)
     used = [one for one in participants if one.connection is not None]
     if used:
-        await to_the_end(used, _commit_in_order(name, used, close=close))
+        await to_the_end(used, _commit_in_order(name, used, close=close), revocable=True)
     if len(used) < len(participants):
         try:
             await _end_unused(participants, close=close)
@@ -110,8 +110,13 @@ async def each(steps: Iterable[Callable[[], Coroutine[Any, Any, None]]]) -> None
         raise failures[0]
 
 
-async def to_the_end(used: Sequence[Participant], work: Coroutine[Any, Any, None]) -> None:
-    """Let ``work`` on the participants complete, whatever becomes of the caller."""
+async def to_the_end(
+    used: Sequence[Participant], work: Coroutine[Any, Any, None], *, revocable: bool = False
+) -> None:
+    """Let ``work`` on the participants complete, whatever becomes of the caller.
+
+    ``revocable``: it is not begun for a caller who is cancelled before it sends anything.
+    """
 
     def discard() -> None:
         for one in used:
@@ -123,7 +128,9 @@ async def to_the_end(used: Sequence[Participant], work: Coroutine[Any, Any, None
     deadline = None
     if limit is not None:
         deadline = max(limit.deadline, asyncio.get_running_loop().time()) + timeout_s
-    await complete(work, timeout_s=timeout_s, discard=discard, deadline=deadline)
+    await complete(
+        work, timeout_s=timeout_s, discard=discard, deadline=deadline, revocable=revocable
+    )
     # Who waits for the connection gets it before this task can take it again: without this the
     # slowest of many units took a third longer, measured in tests/benchmarks.
     await asyncio.sleep(0)
