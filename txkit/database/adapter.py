@@ -90,22 +90,25 @@ def _cancel_before_hanging_up(dialect: Any) -> None:
             task.add_done_callback(_LETTING_GO.discard)
             try:
                 await_only(asyncio.shield(task))
-            except asyncio.CancelledError:  # noqa: ASYNC103 - raised already, or at the next await
+            except asyncio.CancelledError as cancelled:  # noqa: ASYNC103 - raised, or it will be
                 # SQLAlchemy must come to its end, and forget the connection: our task has it.
                 if not isinstance(handled, asyncio.CancelledError):
-                    _cancel_later()
+                    _cancel_later(cancelled)
                 return  # noqa: ASYNC104
         terminate(connection)
 
     dialect.do_terminate = cancel_and_terminate
 
 
-def _cancel_later() -> None:
-    """Let a cancellation come once more, at the next await; nobody counts it twice."""
+def _cancel_later(cancelled: asyncio.CancelledError) -> None:
+    """Let a cancellation come once more, at the next await; nobody counts it twice.
+
+    With its message, by which an anyio scope knows its own.
+    """
     task = asyncio.current_task()
     if task is not None:
         task.uncancel()
-        task.cancel()
+        task.cancel(*cancelled.args)
 
 
 async def _let_go(driver: Any) -> None:
