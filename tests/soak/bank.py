@@ -70,7 +70,7 @@ class Bank:
             kind,
             caller,
             moves=[(one, amount), (other, -amount)],
-            hold=Hold.BEFORE if draw < 0.15 else Hold.AFTER if draw < 0.25 else None,
+            hold=Hold.BEFORE if draw < 0.2 else Hold.AFTER if draw < 0.35 else None,
             listens=self.chance.random() < 0.7,
         )
 

@@ -25,7 +25,7 @@ SELECT pid, wait_event FROM pg_stat_activity WHERE application_name = '{APPLICAT
 _ANYBODY = f"""
 SELECT pid FROM pg_stat_activity WHERE application_name = '{APPLICATION}' ORDER BY random() LIMIT 1
 """
-_KILL_EVERY_S = 1.2
+_KILL_EVERY_S = 1.5
 _LOOK_FOR_S = 0.3
 _WINDOW_S = 0.5
 _RESTART_EVERY_S = 60

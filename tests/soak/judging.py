@@ -30,7 +30,7 @@ class Verdict:
     @property
     def rate(self) -> float:
         """The share that succeeded of the units outside the windows that nobody cancelled."""
-        return self.good / self.fair
+        return self.good / max(self.fair, 1)
 
     async def judge(self, connection: asyncpg.Connection[Any]) -> None:
         """Compare everything with what is committed."""

@@ -65,7 +65,7 @@ class Course:
 
     def is_behind(self) -> bool:
         """Whether there are too few cancellations yet, on a machine that is busy."""
-        return self._book.cancellations < 2 * CANCELLATIONS * self.passed_s / SECONDS
+        return self._book.cancellations < 1.3 * CANCELLATIONS * self.passed_s / SECONDS
 
 
 async def work(bank: Bank, course: Course) -> None:
