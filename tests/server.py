@@ -37,6 +37,7 @@ log_min_messages = warning
 timezone = 'UTC'
 """
 _ROOM = 1 << 30
+_LOG = "server.log"
 
 
 class Server:
@@ -46,6 +47,7 @@ class Server:
         self._url = url
         self._process = process
         self._data = data
+        self._is_killed = False
 
     def url(self, database: str) -> str:
         base, _, _ = self._url.rpartition("/")
@@ -55,8 +57,33 @@ class Server:
     def admin_url(self) -> str:
         return self._url
 
+    def kill(self) -> None:
+        """End every process of the server at once, by force, as a crash does.
+
+        What it had written stays, ``fsync`` or not: the operating system has it. So what was
+        committed with ``synchronous_commit`` is there when it has started again.
+        """
+        assert self._process is not None, "a server that the tests did not start"
+        pid = self._process.pid
+        self._process.send_signal(signal.SIGSTOP)  # nothing new while we look
+        for one in [pid, *_children(pid)]:
+            os.kill(one, signal.SIGKILL)
+        self._process.wait(30)
+        self._is_killed = True
+
+    def start_again(self) -> None:
+        """Start it where it was, after ``kill``; it answers a little later.
+
+        May be called again: nothing happens while it runs.
+        """
+        assert self._is_killed
+        assert self._process is not None
+        assert self._data is not None
+        if self._process.poll() is not None:
+            self._process = _launch(_binaries(), self._data)
+
     def stop(self) -> None:
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(30)
         if self._data is not None:
@@ -65,30 +92,42 @@ class Server:
 
 def start() -> Server:
     given = os.environ.get("TXKIT_TEST_DATABASE_URL")
-    if given:
-        return Server(given, None, None)
+    return Server(given, None, None) if given else start_own()
+
+
+def start_own(settings: str = "") -> Server:
+    """Start a server of the tests' own, whatever else is there; ``settings`` win over ours."""
     binaries = _binaries()
     data = Path(tempfile.mkdtemp(prefix="txkit-pg-", dir=_roomy_folder()))
-    log = data / "server.log"
     cluster = data / "cluster"
     command = [binaries / "initdb", "-D", cluster, "-U", "postgres", "-A", "trust"]
     command += ["--encoding=UTF8", "--locale=C", "--no-sync"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, preexec_fn=_become_somebody)
     for _ in range(5):  # another process may take the free port first
         port = _free_port()
-        with (cluster / "postgresql.conf").open("a") as settings:
-            settings.write(_SETTINGS.format(port=port))
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [binaries / "postgres", "-D", cluster],
-                stdout=output,
-                stderr=output,
-                preexec_fn=_become_somebody_mortal,
-            )
+        with (cluster / "postgresql.conf").open("a") as file:
+            file.write(_SETTINGS.format(port=port) + settings)
+        process = _launch(binaries, data)
         if _is_ready(binaries, port, process):
             return Server(f"postgresql://postgres@127.0.0.1:{port}/postgres", process, data)
-    message = f"PostgreSQL did not start:\n{log.read_text(errors='replace')}"
+    message = f"PostgreSQL did not start:\n{(data / _LOG).read_text(errors='replace')}"
     raise RuntimeError(message)
+
+
+def _launch(binaries: Path, data: Path) -> subprocess.Popen[bytes]:
+    with (data / _LOG).open("ab") as output:
+        return subprocess.Popen(
+            [binaries / "postgres", "-D", data / "cluster"],
+            stdout=output,
+            stderr=output,
+            preexec_fn=_become_somebody_mortal,
+        )
+
+
+def _children(pid: int) -> list[int]:
+    """Give a process's children, where Linux tells; elsewhere the server's end by themselves."""
+    found = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(one) for one in found.read_text().split()] if found.exists() else []
 
 
 def _binaries() -> Path:

@@ -2,7 +2,9 @@
 
 The work runs in a task of its own; the caller waits for it to the end and
 hands on its own cancellation afterwards. Nobody is cancelled twice, nothing
-spins, and there is a bound: past it the work's connections are discarded.
+spins, and there is a bound: past it the work's connections are discarded. The
+event loop does not list it either: ``asyncio.run`` cancels all tasks that it finds
+when its main one is over, but waits for the callers that wait for theirs.
 
 Under anyio, whose cancellation comes again at every await, a shielded scope
 holds it off, but only once a cancellation has come: the good path pays nothing.
@@ -51,6 +53,7 @@ async def complete(
     if revocable:
         work = _begin_if_wanted(work, ended)
     task = loop.create_task(work, name="txkit: finishing")
+    asyncio.tasks._unregister_task(task)  # noqa: SLF001 - an ending loop cancels all it knows
     caller = asyncio.current_task()
     if caller is not None:
         _CALLERS[task] = on_behalf_of(caller)
@@ -87,11 +90,14 @@ def cancellations() -> int:
 
 
 def cancel_later() -> None:
-    """Let a cancellation come once more, at the next await; nobody counts it twice."""
+    """Let a cancellation come once more, at the next await; nobody counts it twice.
+
+    With its message, by which an anyio scope knows its own.
+    """
     task = asyncio.current_task()
     if task is not None:
         task.uncancel()
-        task.cancel()
+        task.cancel(getattr(task, "_cancel_message", None))
 
 
 class _RevokedError(Exception):

@@ -57,6 +57,7 @@ class LoopEngine:
         # First and last of them: SQLAlchemy 2.0 loses a connection when one between is cancelled.
         event.listen(engine.sync_engine, "connect", self._remember, insert=True)
         event.listen(engine.sync_engine, "connect", self._opened)
+        self._remember_at_once(engine.dialect)
 
     def derived(self, engine: Engine, options: ExecutionOptions) -> Engine:
         """Give ``engine`` with other execution options, on the same pool; always the same object."""
@@ -80,7 +81,18 @@ class LoopEngine:
             hang_up(connection)
         self.engine.sync_engine.dispose(close=False)
 
-    def _remember(self, dbapi_connection: Any, _record: ConnectionPoolEntry) -> None:
+    def _remember_at_once(self, dialect: Any) -> None:
+        """Don't wait for a listener: an engine's first connections queue up for theirs."""
+        connect = dialect.connect
+
+        def connect_and_remember(*args: Any, **options: Any) -> Any:
+            dbapi_connection = connect(*args, **options)
+            self._remember(dbapi_connection)
+            return dbapi_connection
+
+        dialect.connect = connect_and_remember
+
+    def _remember(self, dbapi_connection: Any, _record: ConnectionPoolEntry | None = None) -> None:
         self._hang_up_on_lost()
         with contextlib.suppress(TypeError):  # a driver whose connections can't be weakly held
             self._connections.add(dbapi_connection.driver_connection)
