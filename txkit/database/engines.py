@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 
 
 class LoopEngine:
-    """An engine and its session factory, in one event loop, for one host."""
+    """An engine and its session factory, in one event loop, for one host.
+
+    ``records`` are the pool's, which itself knows only those that are idle.
+    """
 
     def __init__(
         self, engine: AsyncEngine, sessions: async_sessionmaker[AsyncSession], target: Target
@@ -50,6 +53,7 @@ class LoopEngine:
         self._is_retired = False
         self._connections = weakref.WeakSet[Any]()
         self._opening: dict[Any, greenlet] = {}
+        self.records = weakref.WeakSet["ConnectionPoolEntry"]()
         # The pool's listeners keep this object for as long as a connection of it is out.
         # First and last of them: SQLAlchemy 2.0 loses a connection when one between is cancelled.
         event.listen(engine.sync_engine, "connect", self._remember, insert=True)
@@ -77,8 +81,9 @@ class LoopEngine:
             hang_up(connection)
         self.engine.sync_engine.dispose(close=False)
 
-    def _remember(self, dbapi_connection: Any, _record: ConnectionPoolEntry) -> None:
+    def _remember(self, dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
         self._hang_up_on_lost()
+        self.records.add(record)
         with contextlib.suppress(TypeError):  # a driver whose connections can't be weakly held
             self._connections.add(dbapi_connection.driver_connection)
             self._opening[dbapi_connection.driver_connection] = getcurrent()

@@ -82,6 +82,16 @@ def follow(connection: Connection, watcher: Watcher) -> None:
     connection.info[_WATCHER] = weakref.ref(watcher)
 
 
+def watcher_of(info: dict[str, Any]) -> Watcher | None:
+    """Give who uses the connection with this ``info`` now, or None."""
+    reference = info.get(_WATCHER)
+    watcher: Watcher | None = None if reference is None else reference()
+    connection = None if watcher is None else watcher.connection
+    if connection is None or connection.closed or connection.invalidated:
+        return None
+    return watcher if connection.info is info else None
+
+
 def follow_undoing(connection: Connection, watcher: Watcher) -> None:
     """Let ``watcher`` know of a ROLLBACK TO past the session, on a connection that is broken."""
     late: set[str] = set()  # SQLite sets savepoints after an error, too: they undo nothing of it
@@ -98,11 +108,8 @@ def follow_undoing(connection: Connection, watcher: Watcher) -> None:
 
 def _on_driver(info: dict[str, Any], error: BaseException | None) -> None:
     """Note what somebody did on the driver's connection itself."""
-    reference = info.get(_WATCHER)
-    watcher: Watcher | None = None if reference is None else reference()
-    if watcher is None or watcher.connection is None or watcher.connection.closed:
-        return
-    if watcher.connection.info is not info:
+    watcher = watcher_of(info)
+    if watcher is None:
         return
     if error is None:
         watcher.mended()
