@@ -42,6 +42,13 @@ async def pool_of(judge: PostgresJudge, size: int, **options: Any) -> AsyncItera
         yield db
 
 
+def _alone(error: BaseException) -> BaseException:
+    """Give the one error that a group holds."""
+    while isinstance(error, BaseExceptionGroup):
+        (error,) = error.exceptions
+    return error
+
+
 async def out_of(db: Database) -> int:
     """Give how many connections are out of the pool."""
     pool: Any = (await db.engine()).pool
@@ -243,9 +250,7 @@ async def test_caller_that_waits_in_another_task_is_named_at_once(
             async with transactional(name="import_day"):
                 await write(db, "lost")
                 await way(run_in_new_ctx(write, db, "never"))
-        error = caught.value
-        while isinstance(error, BaseExceptionGroup):
-            (error,) = error.exceptions
+        error = _alone(caught.value)
         assert isinstance(error, PoolStarvationError)
         assert error.holders == ("import_day",)
         assert await out_of(db) == 0
@@ -416,9 +421,7 @@ async def test_load_of_callers_that_open_a_context_each_ends_quickly(
             if outcome is None:
                 assert rows <= texts
             else:
-                while isinstance(outcome, BaseExceptionGroup):
-                    (outcome,) = outcome.exceptions
-                assert isinstance(outcome, PoolStarvationError)
+                assert isinstance(_alone(outcome), PoolStarvationError)
                 assert not rows & texts
         assert any(outcome is None for outcome in done)
         assert not await pg.fetch("SELECT FROM pg_locks WHERE relation = 'note'::regclass")

@@ -40,6 +40,10 @@ class Watcher(Protocol):
     def mended(self) -> None:
         """A savepoint was rolled back, below SQLAlchemy."""
 
+    def starvation(self) -> BaseException | None:
+        """Give what is raised for a statement that we have cancelled; None: somebody else has."""
+        ...
+
     def refusal(self) -> BaseException:
         """Give what is raised for a statement that can't succeed any more."""
         ...
@@ -131,6 +135,11 @@ def _on_error(context: ExceptionContext) -> BaseException | None:
     error = context.sqlalchemy_exception or context.original_exception
     if context.is_disconnect and not isinstance(error, Exception):
         interrupt(connection)
+    if postgresql.was_interrupted(context.original_exception):
+        starved = watcher.starvation()
+        if starved is not None:
+            watcher.failed(starved, lost=False)
+            return starved
     if context.is_disconnect or _dooms(connection, context.original_exception):
         is_gone = context.is_disconnect or postgresql.is_broken_off(context.original_exception)
         is_gone = is_gone or rolls_back_to_text(context.statement or "")
