@@ -86,7 +86,7 @@ class Breakable:
 
     def starvation(self) -> BaseException | None:
         """Give what is raised for a statement that was cancelled because a caller blocks it."""
-        return None if self.sentry is None else self.sentry.refusal
+        return None if self.sentry is None else self.sentry.take_refusal()
 
     def refusal(self) -> BaseException:
         """Give what is raised for a statement that the server refused for an earlier error."""

@@ -18,9 +18,9 @@ from weakref import ref
 
 from sqlalchemy.util import greenlet_spawn
 
-from txkit._core.context import State
 from txkit._core.control import Control
 from txkit._core.notes import in_words
+from txkit._core.users import is_stuck
 from txkit._core.waiting import suspended_on
 from txkit.database.blocking import ask_beside, is_at_work
 from txkit.database.postgresql import DRIVER
@@ -63,6 +63,11 @@ class Sentry:
         self._clock: int | None = None
         self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
         self.refusal: PoolStarvationError | None = None
+
+    def take_refusal(self) -> PoolStarvationError | None:
+        """Give the error once."""
+        refusal, self.refusal = self.refusal, None
+        return refusal
 
     def leave(self) -> None:
         """Look no longer."""
@@ -132,8 +137,7 @@ class Sentry:
         outer = one.outer
         while outer is not None:
             holder = outer.participants.get(one.database)
-            is_waiting = outer.state is State.OPEN and outer.task in waiting
-            if is_waiting and holder is not None and _may_block(holder, one):
+            if holder is not None and _may_block(holder, one) and is_stuck(outer, waiting):
                 yield holder
             outer = outer.outer
 

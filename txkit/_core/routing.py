@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import Engine
 
-from txkit._core.context import State
+from txkit._core.users import is_stuck
 from txkit._core.waiting import suspended_on
 from txkit.database.sqlite import READ_ONLY, is_memory
 from txkit.database.url import SQLITE
@@ -131,8 +131,7 @@ def refuse_starvation(one: Participant, *, reads: bool) -> None:
     outer = one.outer
     while outer is not None:
         holder = outer.participants.get(one.database)
-        is_ours = outer.state is State.OPEN and outer.task in waiting
-        if is_ours and holder is not None and _holds_write_lock(holder):
+        if holder is not None and _holds_write_lock(holder) and is_stuck(outer, waiting):
             raise PoolStarvationError(one.name, (outer.name,), one.database)
         outer = outer.outer
 

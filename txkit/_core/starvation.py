@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.util.concurrency import in_greenlet
@@ -23,14 +23,19 @@ from sqlalchemy.util.concurrency import in_greenlet
 from txkit._core.context import State
 from txkit._core.participant import Participant
 from txkit._core.place import current
-from txkit._core.waiting import suspended_on, wake_cancelled
+from txkit._core.users import is_held_up, is_stuck
+from txkit._core.waiting import is_suspended, suspended_on, wake_cancelled
 from txkit.database.watch import watcher_of
 from txkit.errors import PoolStarvationError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from txkit.database.engines import LoopEngine
+
+    Task: TypeAlias = asyncio.Task[Any]
 
 _AGAIN_S = 0.1
 
@@ -56,10 +61,10 @@ class Lookout:
         self._pool = pool
         self._engine = engine
         self._timer: asyncio.TimerHandle | None = None
-        self.waiting: dict[asyncio.Task[Any], str] = {}
-        self.refused: dict[asyncio.Task[Any], PoolStarvationError] = {}
+        self.waiting: dict[Task, str] = {}
+        self.refused: dict[Task, PoolStarvationError] = {}
 
-    def enter(self, task: asyncio.Task[Any]) -> None:
+    def enter(self, task: Task) -> None:
         """Note that a task is about to wait.
 
         Raises:
@@ -73,7 +78,7 @@ class Lookout:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_AGAIN_S, self._look_again)
 
-    def leave(self, task: asyncio.Task[Any]) -> None:
+    def leave(self, task: Task) -> None:
         """Note that a task waits no longer, however that ended."""
         del self.waiting[task]
         self.refused.pop(task, None)
@@ -91,20 +96,24 @@ class Lookout:
                     self.refused[task] = refusal
                     break
 
-    def _refusal_of(self, asking: asyncio.Task[Any]) -> PoolStarvationError | None:
+    def _refusal_of(self, asking: Task) -> PoolStarvationError | None:
         """Give the error for one that waits, if it stands in a circle that nobody else can open."""
         near = suspended_on({asking})
         holders = self._holders()
-        if not any(_ends(holder) in near for holder in holders) or not self._is_hopeless(holders):
+        if not any(is_held_up(holder.context, near) for holder in holders):
+            return None
+        if not self._is_hopeless(holders, near):
             return None
         names = dict.fromkeys(holder.name for holder in holders)
         return PoolStarvationError(
             self.waiting[asking], tuple(names), holders[0].database, connections=len(holders)
         )
 
-    def _is_hopeless(self, holders: list[Participant]) -> bool:
-        stuck = suspended_on(self.waiting)
-        return all(_ends(holder) in stuck for holder in holders)
+    def _is_hopeless(self, holders: list[Participant], near: Collection[Task] = ()) -> bool:
+        """Whether no holder can end; one who waits and was cancelled, or has got one, will go on."""
+        waiting = [task for task in self.waiting if is_suspended(task)]
+        stuck = suspended_on([*near, *waiting])
+        return all(is_stuck(holder.context, stuck) for holder in holders)
 
     def _holders(self) -> list[Participant]:
         """Give who holds each connection of the full pool; nobody if one has another holder."""
@@ -116,12 +125,6 @@ class Lookout:
         watchers = [watcher_of(record.info) for record in taken]
         holders = [one for one in watchers if isinstance(one, Participant) and one.context]
         return holders if len(holders) == len(taken) else []
-
-
-def _ends(holder: Participant) -> asyncio.Task[Any] | None:
-    """Give the task that is to end the context, and gives the connection back by that."""
-    context = holder.context
-    return None if context is None or context.state is not State.OPEN else context.task
 
 
 def _is_full(pool: Any) -> bool:

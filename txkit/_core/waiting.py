@@ -61,6 +61,12 @@ def suspended_on(targets: Iterable[AnyTask]) -> set[AnyTask]:
     return tasks
 
 
+def is_suspended(task: AnyTask) -> bool:
+    """Whether a task waits for something that is still to come."""
+    future = _awaited_by(task)
+    return future is not None and not future.done()
+
+
 def wake_cancelled(task: AnyTask) -> bool:
     """Raise a ``CancelledError`` where a task waits, which nobody has asked for: say if it could."""
     future = _awaited_by(task)
