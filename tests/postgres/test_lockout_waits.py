@@ -8,7 +8,8 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from tests.conftest import PostgresJudge
 from tests.notes import write
@@ -52,6 +53,27 @@ async def test_unit_that_waits_for_its_caller_through_a_stranger(
                         await session.execute(text("SELECT FROM note WHERE id = 2000 FOR UPDATE"))
         await waiting
     assert await pg.texts() == ["stranger", "stranger"]
+
+
+async def test_server_is_asked_beside_a_full_pool(pg: PostgresJudge) -> None:
+    """As the engine connects: its listener for credentials is asked, too."""
+    connected: list[object] = []
+
+    def factory(_: object) -> AsyncEngine:
+        url = pg.url.replace("postgresql:", "postgresql+asyncpg:")
+        engine = create_async_engine(url, pool_size=2, max_overflow=0, connect_args={"ssl": False})
+        event.listen(engine.sync_engine, "do_connect", lambda *_: connected.append(None))
+        return engine
+
+    async with Database(engine_factory=factory) as db:
+        async with transactional(name="import_day"):
+            await change(db, "outer")
+            async with asyncio.timeout(SOON_S):
+                with pytest.raises(PoolStarvationError, match="import_day"):
+                    await in_the_same_task(db)
+        assert len(connected) == 3
+        assert len(await pg.backends()) == 2
+    assert await pg.texts() == ["outer"]
 
 
 async def test_lock_of_a_stranger_is_waited_for(db: Database, pg: PostgresJudge) -> None:

@@ -120,6 +120,17 @@ async def test_session_outside_any_context_is_refused_too(pg: PostgresJudge) -> 
                 await session.execute(text("SELECT 1"))
 
 
+async def test_plain_connection_of_the_engine_inside_a_boundary_is_refused_too(
+    pg: PostgresJudge,
+) -> None:
+    async with pool_of_one(pg) as db, asyncio.timeout(AT_ONCE_S), transactional(name="import_day"):
+        await write(db, "a")
+        with pytest.raises(PoolStarvationError, match="import_day"):
+            async with (await db.engine()).connect():
+                raise AssertionError
+    assert await pg.texts() == ["a"]
+
+
 async def test_unit_refused_goes_on_once_there_is_room(pg: PostgresJudge) -> None:
     """Scenario: the refused unit's own session asks again after its caller's commit by hand."""
     async with pool_of_one(pg) as db, asyncio.timeout(AT_ONCE_S):

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     Task: TypeAlias = asyncio.Task[Any]
 
 _AGAIN_S = 0.1
+_PAUSE = 20
+"""How much longer than a look the pause before the next one is, at least: thousands may wait."""
 
 
 def look_out(engine: LoopEngine) -> None:
@@ -80,14 +82,21 @@ class Lookout:
 
     def leave(self, task: Task) -> None:
         """Note that a task waits no longer, however that ended."""
-        del self.waiting[task]
+        self.waiting.pop(task, None)  # gone already: SQLAlchemy asks again at its timeout
         self.refused.pop(task, None)
         if not self.waiting and self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _look_again(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(_AGAIN_S, self._look_again)
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        self._refuse_one()
+        pause_s = max(_AGAIN_S, _PAUSE * (loop.time() - begin))
+        self._timer = loop.call_later(pause_s, self._look_again)
+
+    def _refuse_one(self) -> None:
+        """Refuse who came last in a circle that was closed since; that may make room for others."""
         holders = self._holders()
         if not self.refused and holders and self._is_hopeless(holders):
             for task in reversed(list(self.waiting)):
