@@ -20,7 +20,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from txkit._core.control import Control
 from txkit._core.notes import in_words
-from txkit._core.users import is_stuck
+from txkit._core.stuck import is_stuck
 from txkit._core.waiting import suspended_on
 from txkit.database.blocking import ask_beside, is_at_work
 from txkit.database.postgresql import DRIVER

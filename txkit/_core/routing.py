@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import Engine
 
-from txkit._core.users import is_stuck
+from txkit._core.stuck import is_stuck
 from txkit._core.waiting import suspended_on
 from txkit.database.sqlite import READ_ONLY, is_memory
 from txkit.database.url import SQLITE

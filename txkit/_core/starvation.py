@@ -23,7 +23,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 from txkit._core.context import State
 from txkit._core.participant import Participant
 from txkit._core.place import current
-from txkit._core.users import is_held_up, is_stuck
+from txkit._core.stuck import is_held_up, is_stuck
 from txkit._core.waiting import is_suspended, suspended_on, wake_cancelled
 from txkit.database.watch import watcher_of
 from txkit.errors import PoolStarvationError
