@@ -11,6 +11,7 @@ The layout, from the top down; imports go downwards only::
     _core/starvation.py  what nobody waits for in vain: a connection; lockout.py: a lock
     _core/telling.py  runs the hooks that _core/hooks.py keeps
     _core/participant.py  one Database's part in a context; breakable.py: what errors do to it
+    _core/users.py    which task may use it now
     _core/place.py    the only ContextVar: where the running code stands
     _core/context.py  what is open; scope.py: what fails as a whole; limit.py: until when
     database/         engines, hosts, dialects
@@ -26,6 +27,7 @@ from txkit.errors import (
     AfterCommitError,
     AtomicControlError,
     CommitOutcomeUnknownError,
+    ConcurrentSessionUseError,
     ContextClosedError,
     IncompatibleTransactionError,
     NoContextError,
@@ -57,6 +59,7 @@ __all__ = [
     "AfterCommitError",
     "AtomicControlError",
     "CommitOutcomeUnknownError",
+    "ConcurrentSessionUseError",
     "ContextClosedError",
     "Database",
     "IncompatibleTransactionError",

@@ -5,6 +5,7 @@ The tree (programming errors first, run-time errors below them)::
     TxkitError
     |-- NoContextError              a session was asked for outside a context
     |-- ContextClosedError          the context that it was asked of has ended
+    |-- ConcurrentSessionUseError   two tasks used one context at the same time
     |-- TransactionRequiredError    mandatory, and no context is there
     |-- TransactionNotAllowedError  never, and a context is there
     |-- IncompatibleTransactionError  a joined call asks for what the boundary is not
@@ -40,6 +41,7 @@ __all__ = [
     "AfterCommitError",
     "AtomicControlError",
     "CommitOutcomeUnknownError",
+    "ConcurrentSessionUseError",
     "ContextClosedError",
     "IncompatibleTransactionError",
     "NoContextError",
@@ -85,17 +87,70 @@ class ContextClosedError(TxkitError):
     Attributes:
         function: what was called.
         opened_by: the boundary that had opened the context.
+        ended_s: how many seconds ago that had ended; None: not known.
     """
 
-    def __init__(self, function: str, opened_by: str) -> None:
+    def __init__(self, function: str, opened_by: str, ended_s: float | None = None) -> None:
         self.function = function
         self.opened_by = opened_by
+        self.ended_s = ended_s
+        ended = "has ended" if ended_s is None else f"ended {ended_s:.3g} s ago"
         super().__init__(
-            f"{function} belongs to the context of {opened_by!r}, and that has ended: ask"
+            f"{function} belongs to the context of {opened_by!r}, and that {ended}: ask"
             " db_session(db) for a session in the unit that runs now; what runs after its boundary"
             " (a task that was not awaited, a background job) needs @transactional or @new_context"
             " on a function of its own"
         )
+
+
+class ConcurrentSessionUseError(TxkitError):
+    """A task came to a context while another one was using it.
+
+    At a call: nothing was sent, and nothing is marked; the other task's work goes on.
+    At the end of a boundary or block: it was rolled back, for the other task was not
+    finished and a part of its work would have been missing.
+
+    Attributes:
+        function: what was called, or the unit that was to be committed.
+        opened_by: the boundary that opened the context.
+        task: the name of the task that was refused (of the thread, where it is one).
+        user: the name of the task that uses the context.
+    """
+
+    def __init__(
+        self,
+        function: str,
+        opened_by: str,
+        *,
+        task: str,
+        user: str,
+        is_end: bool = False,
+        is_thread: bool = False,
+    ) -> None:
+        self.function = function
+        self.opened_by = opened_by
+        self.task = task
+        self.user = user
+        if is_end:
+            text = (
+                f"{function!r} in task {task!r} was rolled back: task {user!r} has used the context of"
+                f" {opened_by!r} and is not finished, so that a part of its work would be missing;"
+                " await it before the end, or give it a unit of its own with @new_context"
+            )
+        elif is_thread:
+            text = (
+                f"{function} was called in thread {task!r}, and the context of {opened_by!r} belongs"
+                f" to task {user!r} and its event loop: do the work there, or give the thread a unit"
+                " of its own, with an event loop (asyncio.run) and @new_context"
+            )
+        else:
+            text = (
+                f"{function} in task {task!r} came to the context of {opened_by!r} while task"
+                f" {user!r} uses it and is not finished: one task at a time uses a context; await"
+                f" {user!r} first, or give one of them a unit of its own with @new_context (or"
+                " run_in_new_ctx)"
+            )
+        super().__init__(text)
 
 
 class TransactionRequiredError(TxkitError):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from txkit._core.hooks import Kind
-from txkit._core.place import open_place
+from txkit._core.users import open_place
 from txkit.policy.callables import refuse_uncallable
 
 H = TypeVar("H", bound=Callable[[], Any])

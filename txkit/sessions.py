@@ -14,9 +14,11 @@ from txkit._core.boundary.enlist import give
 from txkit._core.boundary.joining import ask_for_rollback
 from txkit._core.boundary.own import OwnSession
 from txkit._core.permission import authorize
-from txkit._core.place import open_place, running_context
+from txkit._core.place import running_context
+from txkit._core.users import open_place
 from txkit.decorators import new_context
 from txkit.decorators.atomics import Atomic
+from txkit.policy.callables import is_stream
 from txkit.policy.current_transaction import CurrentTransaction, parse_mode
 
 if TYPE_CHECKING:
@@ -164,6 +166,9 @@ async def run_in_new_ctx(
         TypeError: ``function`` is no coroutine function.
         Exception: what the function raised; rolled back.
     """
+    if is_stream(function):
+        message = "an async generator is iterated: async for item in new_context(function)(...)"
+        raise TypeError(message)
     return await new_context(function)(*args, **kwargs)
 
 

@@ -7,6 +7,7 @@ import copy
 import functools
 import inspect
 import pickle
+import types
 import typing
 from unittest import mock
 
@@ -106,6 +107,39 @@ class TestKinds:
         assert await decorator(functools.partial(Job(), 2))() == 2
         assert await decorator(Job().run)(3) == 3
 
+    async def test_async_generators_wherever_they_stand(self, place: Place, decorator) -> None:
+        async def stream(self: object, x: int):
+            await inside(place.db)
+            yield x
+
+        class Service:
+            method = decorator(stream)
+            of_class = classmethod(decorator(stream))
+            outer_class = decorator(classmethod(stream))
+
+            @staticmethod
+            @decorator
+            async def static(x: int):
+                await inside(place.db)
+                yield x
+
+            __call__ = stream
+
+        streams = [
+            decorator(stream)(None, 1),
+            Service().method(1),
+            Service.of_class(1),
+            Service().outer_class(x=1),
+            Service.static(1),
+            decorator(Service())(1),
+            decorator(functools.partial(stream, None))(1),
+            decorator(types.MethodType(stream, Service))(1),
+        ]
+        for one in streams:
+            assert [x async for x in one] == [1]
+        assert inspect.isasyncgenfunction(decorator(stream))
+        assert inspect.isasyncgen(decorator(stream)(None, 1))
+
     async def test_stacked_decorators(self, place: Place, decorator) -> None:
         @new_context
         @transactional
@@ -178,7 +212,7 @@ class TestStaysAsItWas:
         replaced.assert_awaited_once_with(1, y="z")
 
 
-async def generator():
+def generator():
     yield 1
 
 
@@ -205,7 +239,7 @@ async def coroutine_function() -> None: ...
         pytest.param(sync_wrapper(coroutine_function), "put .* below that one", id="wrapped"),
         pytest.param(int, "put it on the methods", id="class"),
         pytest.param(len, "'async def'", id="builtin"),
-        pytest.param(generator, "async generator", id="async generator"),
+        pytest.param(generator, "async generator function", id="sync generator"),
         pytest.param(command, r"click.*Command object.*next to the\n? ?'async def'", id="click"),
         pytest.param(functools.partial(int, "1"), "functools.partial object", id="sync partial"),
         pytest.param(property(lambda self: 1), "can't be called", id="property"),
@@ -292,20 +326,20 @@ class TestBlocks:
         await outer.__aexit__(None, None, None)
         assert not in_transaction()
 
-    async def test_siblings_may_leave_joined_blocks_in_any_order(self, place: Place) -> None:
-        first, second = asyncio.Event(), asyncio.Event()
+    async def test_sibling_may_join_once_the_first_is_finished(self, place: Place) -> None:
+        first = asyncio.Event()
 
-        async def joined(mine: asyncio.Event, other: asyncio.Event | None) -> None:
+        async def joined(after: asyncio.Event | None) -> None:
+            if after is not None:
+                await after.wait()
             async with transactional():
-                if other is not None:
-                    other.set()
-                await mine.wait()
+                await write(place.db, "early" if after is None else "late")
 
         async with transactional():
-            await write(place.db, "kept")
-            second.set()
-            await asyncio.gather(joined(first, None), joined(second, first))
-        assert await place.texts() == ["kept"]
+            task = asyncio.create_task(joined(None))
+            task.add_done_callback(lambda _: first.set())
+            await asyncio.gather(task, joined(first))
+        assert await place.texts() == ["early", "late"]
 
     async def test_sibling_that_is_still_inside_keeps_no_boundary_from_ending(
         self, place: Place

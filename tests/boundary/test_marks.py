@@ -144,7 +144,7 @@ class TestOwnRequest:
             await write(place.db, "kept")
         assert await place.texts() == ["kept"]
 
-    async def test_finished_siblings_do_not_take_the_name_of_who_asks(self, place: Place) -> None:
+    async def test_finished_child_does_not_take_the_name_of_who_asks(self, place: Place) -> None:
         @transactional
         async def sibling(event: asyncio.Event) -> None:
             await event.wait()
@@ -152,12 +152,11 @@ class TestOwnRequest:
         @transactional
         async def unit() -> None:
             await write(place.db, "lost")
-            first, second = asyncio.Event(), asyncio.Event()
-            both = asyncio.gather(sibling(first), sibling(second))
+            event = asyncio.Event()
+            one = asyncio.gather(sibling(event))
             await asyncio.sleep(0)
-            first.set()
-            second.set()
-            await both
+            event.set()
+            await one
             set_rollback_only()
 
         await unit()

@@ -22,7 +22,7 @@ from txkit import TransactionTimeoutError, before_commit, db_session, new_contex
 
 pytestmark = pytest.mark.usefixtures("connected")
 
-SOON_S, ENOUGH_S, LATER_S = 0.05, 0.3, 60.0
+SOON_S, ENOUGH_S, LATER_S = 0.05, 0.5, 60.0
 UNITS: dict[str, Any] = {
     "required": transactional(timeout_s=SOON_S, name="import_day"),
     "requires_new": transactional(propagation="requires_new", timeout_s=SOON_S, name="import_day"),

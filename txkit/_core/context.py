@@ -10,19 +10,21 @@ Must not send SQL: ``boundary`` does that.
 
 from __future__ import annotations
 
-import asyncio
+import time
+from asyncio import Task, current_task
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from txkit._core.hooks import Ledger
-from txkit.errors import AtomicControlError
+from txkit._core.scope import Mark
+from txkit.errors import AtomicControlError, ContextClosedError
 from txkit.policy.characteristics import PLAIN, Characteristics
 
 if TYPE_CHECKING:
     from txkit._core.hooks import Witness
     from txkit._core.limit import Limit
     from txkit._core.participant import Participant
-    from txkit._core.scope import Mark, Savepoint, Scope
+    from txkit._core.scope import Savepoint, Scope
     from txkit.database import Database
 
 
@@ -37,10 +39,25 @@ class State(Enum):
     ASIDE = "set aside"
 
 
+class User:
+    """A task that uses a context, and the one before it, which comes back once it is finished."""
+
+    __slots__ = ("before", "task")
+
+    def __init__(self, task: Task[Any] | None, before: User | None = None) -> None:
+        self.task = task
+        self.before = before
+
+
+NOBODY = User(None)
+"""Who uses a context that waits between the steps of a stream."""
+
+
 class Context:
     """Sessions, scopes and state of one boundary.
 
-    ``clock`` counts statements, so that one can say what was used since when.
+    ``user`` is the task that uses it now, ``ended_at`` the moment of its end on the
+    monotonic clock. ``clock`` counts statements, so that one can say what was used since when.
     ``asked`` are the joined calls that run and want the level of every Database
     checked which comes into use. ``preparing`` holds while hooks run before a commit.
     """
@@ -51,6 +68,7 @@ class Context:
         "characteristics",
         "clock",
         "doomed",
+        "ended_at",
         "ledger",
         "limit",
         "name",
@@ -60,8 +78,8 @@ class Context:
         "root",
         "scopes",
         "state",
-        "task",
         "used",
+        "user",
     )
 
     def __init__(
@@ -79,7 +97,7 @@ class Context:
         self.name = root.name
         self.root = root
         self.outer = outer
-        self.task = asyncio.current_task()
+        self.user = User(current_task())
         self.state = State.OPEN
         self.participants: dict[Database, Participant] = {}
         self.used: dict[Database, None] = {}
@@ -94,10 +112,24 @@ class Context:
         An idle connection keeps the ContextVars of the task that opened it.
         """
         self.state = State.CLOSED
-        self.outer = self.task = self.ledger = None
+        self.ended_at = time.monotonic()
+        self.outer = self.ledger = None
+        user: User | None = self.user
+        while user is not None:
+            user.task = None
+            user = user.before
         self.used.clear()
         for scope in self.scopes:
             scope.clear()
+
+    def check_open(self, what: str) -> None:
+        """Refuse who comes after the end.
+
+        Raises:
+            ContextClosedError: nothing was sent.
+        """
+        if self.state is State.CLOSED:
+            raise ContextClosedError(what, self.name, time.monotonic() - self.ended_at)
 
     @property
     def is_plain(self) -> bool:
@@ -158,6 +190,14 @@ class Context:
         self.doomed = True
         for scope in self.scopes:
             scope.doom(mark)
+
+    def doom_unfinished(self) -> None:
+        """Mark the context if a block in it is not finished: a stream's, which nobody closed."""
+        if len(self.scopes) > 1:
+            reason = (
+                "it is not finished: close a generator that is left early, by contextlib.aclosing()"
+            )
+            self.doom_scope(self.root, Mark(self.scopes[-1].name, reason, final=True))
 
     def mark_on(self, one: Participant) -> Mark | None:
         """Give the mark that dooms what the participant does now, innermost first."""

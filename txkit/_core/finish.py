@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_CALLERS: dict[asyncio.Task[Any], asyncio.Task[Any]] = {}
+"""On whose behalf each finishing task works."""
+
 
 async def complete(
     work: Coroutine[Any, Any, T],
@@ -43,6 +46,9 @@ async def complete(
     """
     loop = asyncio.get_running_loop()
     task = loop.create_task(work, name="txkit: finishing")
+    caller = asyncio.current_task()
+    if caller is not None:
+        _CALLERS[task] = on_behalf_of(caller)
     ended = loop.create_future()  # what asyncio.shield does, at half of its price
     task.add_done_callback(partial(_tell, ended))
     if deadline is not None:
@@ -65,7 +71,13 @@ async def complete(
     return task.result()
 
 
-def _tell(ended: asyncio.Future[None], _task: asyncio.Task[Any]) -> None:
+def on_behalf_of(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
+    """Give the task that ``task`` finishes something for, else itself."""
+    return _CALLERS.get(task, task)
+
+
+def _tell(ended: asyncio.Future[None], task: asyncio.Task[Any]) -> None:
+    _CALLERS.pop(task, None)
     if not ended.done():
         ended.set_result(None)
 

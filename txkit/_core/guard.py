@@ -27,6 +27,7 @@ from txkit._core.permission import (
     refuse_begin,
     refuse_connection,
     refuse_doomed,
+    refuse_overlap,
     refuse_release,
     route,
 )
@@ -84,6 +85,7 @@ class Guarded(Session):
     def flush(self, objects: Any = None) -> None:
         """Refuse before the flush begins: a refusal inside would end the transaction."""
         one = self.txkit_participant
+        refuse_overlap(one, "session.flush()")
         if one.is_suspect and one.has_changes:
             refuse_doomed(one)
         try:
@@ -94,11 +96,13 @@ class Guarded(Session):
 
     def add(self, instance: object, *args: Any, **kwargs: Any) -> None:
         """Note that the session is used."""
+        refuse_overlap(self.txkit_participant, "session.add()")
         self.txkit_participant.touch()
         super().add(instance, *args, **kwargs)
 
     def delete(self, instance: object) -> None:
         """Note that the session is used."""
+        refuse_overlap(self.txkit_participant, "session.delete()")
         self.txkit_participant.touch()
         super().delete(instance)
 

@@ -59,7 +59,7 @@ class Sentry:
 
     def __init__(self, one: Participant) -> None:
         self._one = ref(one)
-        self._task = asyncio.current_task() if one.context is None else one.context.task
+        self._task = asyncio.current_task()
         self._clock: int | None = None
         self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
         self.refusal: PoolStarvationError | None = None
@@ -131,9 +131,10 @@ class Sentry:
 
     def _callers(self, one: Participant) -> Iterator[Participant]:
         """Give the participants of callers that have a transaction open and wait for us."""
-        if self._task is None:
+        task = self._task if one.context is None else one.context.user.task
+        if task is None:
             return
-        waiting = suspended_on({self._task})
+        waiting = suspended_on({task})
         outer = one.outer
         while outer is not None:
             holder = outer.participants.get(one.database)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import InvalidRequestError
 
-from txkit._core.context import State
 from txkit._core.control import Control
 from txkit._core.routing import live_bind, option_conflict, refuse_starvation
 from txkit._core.starvation import look_out
+from txkit._core.users import use
 from txkit.database.statements import is_read, rolls_back_to
-from txkit.errors import AtomicControlError, ContextClosedError, TransactionRequiredError
+from txkit.errors import AtomicControlError, TransactionRequiredError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
@@ -34,9 +34,8 @@ def route(one: Participant, bind: Engine | Connection, statement: Any) -> Engine
     """
     context = one.context
     if context is not None:
-        if context.state is State.CLOSED:
-            what = "a session"
-            raise ContextClosedError(what, context.name)
+        context.check_open("a session")
+        refuse_overlap(one, "a session")
         one.last_used = context.tick()
     if one.control is Control.CLOSED:
         message = "this session was closed: ask db_session() for the one that belongs here now"
@@ -54,6 +53,16 @@ def route(one: Participant, bind: Engine | Connection, statement: Any) -> Engine
     if one.outer is not None:
         refuse_starvation(one, reads=reads)
     return live_bind(one, bind)
+
+
+def refuse_overlap(one: Participant, what: str) -> None:
+    """Refuse a task that comes while another one uses the context.
+
+    Raises:
+        ConcurrentSessionUseError: nothing was sent.
+    """
+    if one.context is not None and one.control is Control.USER:
+        use(one.context, what)
 
 
 def refuse_doomed(one: Participant) -> None:
@@ -82,6 +91,7 @@ def authorize(one: Participant, operation: str, *, ends_by: str) -> None:
     """
     if one.control is not Control.USER:
         return
+    refuse_overlap(one, operation)
     _refuse_owned(one, operation)
     if ends_by == "commit":
         refuse_broken(one)
@@ -139,6 +149,7 @@ def refuse_begin(one: Participant, *, nested: bool) -> None:
         function = "session.begin_nested" if nested else "session.begin"
         raise TransactionRequiredError(function, in_autocommit=True)
     if nested:
+        refuse_overlap(one, "session.begin_nested()")
         refuse_doomed(one)
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from txkit._core.context import Context, State
 from txkit._core.scope import Scope
-from txkit.errors import ContextClosedError, NoContextError
 from txkit.policy.propagation import Surroundings
 
 if TYPE_CHECKING:
@@ -25,15 +24,23 @@ class Place:
     """Where the running code stands: in which context, and in whose name.
 
     ``caller`` is the joined function that runs, None while the scope's own does.
-    ``before`` is the place to go back to.
+    ``before`` is the place to go back to. ``user`` is the task that used the context
+    when it came here: a task that inherits the place descends from it.
     """
 
-    __slots__ = ("before", "caller", "context")
+    __slots__ = ("before", "caller", "context", "user")
 
     def __init__(self, context: Context, caller: str | None, before: Place | None) -> None:
         self.context = context
         self.caller = caller
         self.before = before
+        self.user = context.user
+
+
+class Heir(Place):
+    """The place of a task that has inherited one and uses its context: its children are its own."""
+
+    __slots__ = ()
 
 
 _CURRENT: ContextVar[Place | None] = ContextVar("txkit", default=None)
@@ -61,9 +68,17 @@ def go_back(mine: Place) -> None:
         inner = inner.before
     if inner is not None:
         inner.before = mine.before
-        while here is not None and here.context.state is State.CLOSED:
+        while here is not None and (here.context.state is State.CLOSED or type(here) is Heir):
             here = here.before
         install(here)
+
+
+def standing() -> Place | None:
+    """Give the place that somebody went to, be it in the name of the running task or before it."""
+    place = current()
+    while type(place) is Heir:
+        place = place.before
+    return place
 
 
 def running_context() -> Context | None:
@@ -94,22 +109,6 @@ def nowhere(context: Context) -> Place:
     aside = Context(Scope("no context", atomic=False), context)
     aside.state = State.ASIDE
     return Place(aside, None, None)
-
-
-def open_place(function: str) -> Place:
-    """Give the current place in an open context, or say what is missing.
-
-    Raises:
-        NoContextError: there is none.
-        ContextClosedError: its boundary has ended.
-    """
-    place = current()
-    if place is None or place.context.state is State.ASIDE:
-        raise NoContextError(function)
-    if place.context.state is not State.OPEN:
-        what = f"{function}()"
-        raise ContextClosedError(what, place.context.name)
-    return place
 
 
 def _forget_in_child() -> None:

@@ -33,7 +33,11 @@ def is_held_up(context: Context | None, waiting: Tasks) -> bool:
 
 
 def _users_of(context: Context | None) -> Tasks:
-    """Give the tasks that have not ended."""
-    if context is None or context.state is not State.OPEN or context.task is None:
-        return set()
-    return set() if context.task.done() else {context.task}
+    """Give the tasks that have not ended; of a stream between its steps nobody knows the next."""
+    users: set[asyncio.Task[Any]] = set()
+    user = None if context is None or context.state is not State.OPEN else context.user
+    while user is not None:
+        if user.task is not None and not user.task.done():
+            users.add(user.task)
+        user = user.before
+    return users

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from txkit._core.context import User
 from txkit._core.control import ByBoundary
 from txkit._core.finish import complete
 from txkit._core.hooks import Hook, Kind, Ledger, Outcome
@@ -198,7 +199,7 @@ async def _run(
     due: list[tuple[Hook, Outcome]],
     failures: list[tuple[Outcome, Exception]],
 ) -> None:
-    aside.context.task = asyncio.current_task()
+    aside.context.user = User(asyncio.current_task())
     for number, (hook, outcome) in enumerate(due, 1):
         arguments = (str(outcome),) if hook.kind is Kind.AFTER_COMPLETION else ()
         try:

@@ -90,11 +90,11 @@ def _cancel_before_hanging_up(dialect: Any) -> None:
             task.add_done_callback(_LETTING_GO.discard)
             try:
                 await_only(asyncio.shield(task))
-            except asyncio.CancelledError:  # noqa: ASYNC103 - raised already, or at the next await
+            except asyncio.CancelledError:  # raised already, or at the next await
                 # SQLAlchemy must come to its end, and forget the connection: our task has it.
                 if not isinstance(handled, asyncio.CancelledError):
                     _cancel_later()
-                return  # noqa: ASYNC104
+                return
         terminate(connection)
 
     dialect.do_terminate = cancel_and_terminate

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from txkit._core.boundary.blocks import Block
 from txkit._core.boundary.entries import atomic_entry
+from txkit._core.boundary.streams import atomic_stream
 from txkit.database import Database
 from txkit.decorators.wrapper import F, Function, wrap
+from txkit.policy.callables import is_stream
 from txkit.policy.current_transaction import Mode, parse_mode
 
 if TYPE_CHECKING:
@@ -99,7 +101,8 @@ class Atomic(Block, Generic[Y]):
         raise TypeError(message)
 
     def _entry(self, function: Function, name: str) -> Function:
-        return atomic_entry(function, self._databases, self._mode, name)
+        entry = atomic_stream if is_stream(function) else atomic_entry
+        return entry(function, self._databases, self._mode, name)
 
     async def __aenter__(self) -> Y:
         """Enter the block; give the session if it is about one Database."""

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, overload
 
 from txkit._core.boundary.blocks import Block
 from txkit._core.boundary.entries import unit_entry
+from txkit._core.boundary.streams import unit_stream
 from txkit.decorators.wrapper import F, Function, wrap
+from txkit.policy.callables import is_stream
 from txkit.policy.definition import OPTIONS, Definition, define
 from txkit.policy.propagation import Propagation
 
@@ -50,7 +52,8 @@ class _Unit(Block):
         return define(**options)
 
     def _entry(self, function: Function, name: str) -> Function:
-        return unit_entry(function, self._definition, self._definition.name or name)
+        entry = unit_stream if is_stream(function) else unit_entry
+        return entry(function, self._definition, self._definition.name or name)
 
     async def __aenter__(self) -> None:
         """Enter the boundary as a block; it yields nothing."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -19,8 +19,8 @@ import wrapt
 
 from txkit.policy.callables import qualified_name, refuse_undecorable
 
-Function = Callable[..., Coroutine[Any, Any, Any]]
-F = TypeVar("F", bound=Function)
+Function = Callable[..., Any]
+F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any] | AsyncIterator[Any]])
 """The type of what is decorated, which decorating does not change."""
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Which callables can be decorated or be a hook, and what to say about the others.
 
-Refused when decorating, since a sync function or an async generator in an
-``async def`` wrapper would silently become a broken coroutine.
+Refused when decorating, since a sync function in an ``async def`` wrapper would
+silently become a broken coroutine.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+from collections.abc import Callable
 from typing import Any
 
 
@@ -17,11 +18,6 @@ def refuse_undecorable(decorator: str, function: Any) -> None:
     name = qualified_name(function)
     if isinstance(function, type):
         message = f"{decorator} can't decorate the class {name}: put it on the methods that need it"
-    elif inspect.isasyncgenfunction(function):
-        message = (
-            f"{decorator} can't decorate the async generator {name}: decorate the coroutine"
-            " function that consumes it"
-        )
     elif not callable(function):
         message = (
             f"{decorator} decorates coroutine functions, and {function!r} can't be called; a Database"
@@ -29,11 +25,11 @@ def refuse_undecorable(decorator: str, function: Any) -> None:
         )
     elif inspect.isbuiltin(function):
         message = f"{decorator} can't decorate the builtin {name}: wrap it in an 'async def'"
-    elif _is_coroutine_function(function):
+    elif _is(inspect.iscoroutinefunction, function) or is_stream(function):
         return
     elif _is_function(function):
         message = (
-            f"{decorator} needs a coroutine function, and {name} is none: make it 'async def', or, if"
+            f"{decorator} needs a coroutine function or an async generator function, and {name} is none: make it 'async def', or, if"
             f" another decorator wrapped it, put {decorator} below that one, next to the function"
         )
     else:
@@ -84,12 +80,16 @@ def _takes(function: Any, given: int) -> bool:
     return bool(least <= given <= most and needs_no_names)
 
 
-def _is_coroutine_function(function: Any) -> bool:
+def is_stream(function: Any) -> bool:
+    """Whether it is an async generator function, or an object that is called as one."""
+    return _is(inspect.isasyncgenfunction, function)
+
+
+def _is(kind: Callable[[Any], bool], function: Any) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
-    return inspect.iscoroutinefunction(function) or (
-        not _is_function(function)
-        and inspect.iscoroutinefunction(getattr(_class_of(function), "__call__", None))  # noqa: B004
+    return kind(function) or (
+        not _is_function(function) and kind(getattr(_class_of(function), "__call__", None))  # noqa: B004
     )
 
 

@@ -3,6 +3,7 @@
 ``test_types.py`` strips the decorators' lines from this file and compares.
 """
 
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TypeVar, reveal_type
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -148,7 +149,26 @@ async def hooks() -> None:
     reveal_type(decorated_hook)
 
 
+@transactional
+async def stream(x: int) -> AsyncIterator[int]:
+    yield x
+
+
+@atomic(db)
+async def atomic_stream(x: int) -> AsyncGenerator[int, str]:
+    reveal_type((yield x))
+
+
+@new_context(timeout_s=1)
+async def stream_of_its_own(one: T) -> AsyncGenerator[T, None]:
+    yield one
+
+
 async def use() -> None:
+    reveal_type(stream)
+    reveal_type(atomic_stream)
+    reveal_type(stream_of_its_own)
+    reveal_type([one async for one in stream(1)])
     reveal_type(bare)
     reveal_type(with_options)
     reveal_type(with_characteristics)

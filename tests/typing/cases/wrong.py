@@ -1,5 +1,7 @@
 """What must be a type error. Each line marked ``# error`` is one, and no other is."""
 
+from collections.abc import Iterator
+
 from txkit import (
     Database,
     after_commit,
@@ -17,6 +19,11 @@ db = Database("sqlite:///types.db")
 @transactional  # error
 def sync_function(x: int) -> int:
     return x
+
+
+@transactional  # error
+def sync_generator() -> Iterator[int]:
+    yield 1
 
 
 @atomic(db)  # error

@@ -22,6 +22,7 @@ from txkit._core.notes import attach, in_words
 from txkit._core.permission import refuse_broken
 from txkit._core.scope import Mark
 from txkit._core.telling import prepare, tell_after, tell_beside
+from txkit._core.users import refuse_half
 from txkit.errors import AtomicControlError, OpenTransactionError
 from txkit.policy.current_transaction import Entry, Met, Mode, decide_entry
 
@@ -78,6 +79,8 @@ async def leave_normally(context: Context, scope: Scope, result: object = None) 
     try:
         mark = _mark_on(context, scope)
         is_part = _is_part(context, scope)
+        if mark is None:
+            refuse_half(context, scope.name)
         if mark is None and not is_part:
             await prepare(context, scope, lambda: scope.held)
             mark = _mark_on(context, scope)

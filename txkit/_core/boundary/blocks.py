@@ -8,38 +8,22 @@ be entered again, inside itself and by many tasks at once.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from txkit._core.boundary.atomic import (
-    enter_block,
-    enter_nested,
-    leave_normally,
-    leave_with_error,
-)
 from txkit._core.boundary.enlist import give
-from txkit._core.boundary.entries import decided
-from txkit._core.boundary.joining import joined_failed, refuse_incompatible
-from txkit._core.boundary.nested import leave_nested, leave_nested_with_error
-from txkit._core.boundary.unit import end_context, end_normally, end_with_error, new_context
-from txkit._core.limit import Limit
-from txkit._core.place import Place, current, go_back, install, running_context
+from txkit._core.boundary.entered import Entered, enter_atomic, enter_unit
+from txkit._core.place import Place, current, install, standing
 from txkit._core.scope import Scope
 from txkit.errors import ContextClosedError
-from txkit.policy.characteristics import AUTOCOMMIT, PLAIN
-from txkit.policy.definition import Definition
-from txkit.policy.propagation import Decision
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from txkit._core.context import Context
     from txkit.database import Database
-    from txkit.policy.characteristics import Characteristics
     from txkit.policy.current_transaction import Mode
-
-_PLAIN = Definition()
+    from txkit.policy.definition import Definition
 
 
 class BlockPlace(Place):
@@ -47,82 +31,12 @@ class BlockPlace(Place):
 
     __slots__ = ("asked", "entry", "frame", "owner")
 
-    def __init__(
-        self, context: Context, caller: str | None, owner: Block, entry: Entry, frame: FrameType
-    ) -> None:
-        super().__init__(context, caller, current())
+    def __init__(self, entered: Entered, owner: Block, frame: FrameType) -> None:
+        super().__init__(entered.context, entered.caller, current())
         self.owner = owner
-        self.entry = entry
+        self.entry = entered.entry
+        self.asked = entered.asked
         self.frame = id(frame)
-        self.asked: tuple[str, Characteristics] | None = None
-
-
-class Opened:
-    """An entry that opened its context."""
-
-    def __init__(self, definition: Definition, limit: Limit | None = None) -> None:
-        self._definition = definition
-        self.limit = limit
-
-    async def leave(self, place: BlockPlace, error: BaseException | None) -> None:
-        """End the context."""
-        try:
-            if error is None:
-                await end_normally(place.context, self._definition, None)
-            else:
-                await end_with_error(place.context, self._definition, error)
-        finally:
-            end_context(place)
-
-
-class Joined:
-    """An entry that joined the context that was there."""
-
-    def __init__(
-        self, definition: Definition, context: Context, name: str, limit: Limit | None
-    ) -> None:
-        self._definition = definition
-        self._name = name
-        self._since = context.clock
-        self.limit = limit
-
-    async def leave(self, place: BlockPlace, error: BaseException | None) -> None:
-        """Mark the unit if the block failed."""
-        context = place.context
-        go_back(place)
-        if error is not None:
-            name, since, limit = self._name, self._since, self.limit
-            joined_failed(context, self._definition, name, error, since=since, limit=limit)
-
-
-class Covered:
-    """An atomic block inside a context, or a ``nested`` one."""
-
-    def __init__(
-        self, scope: Scope, definition: Definition | None = None, limit: Limit | None = None
-    ) -> None:
-        self._scope = scope
-        self._definition = definition
-        self.limit = limit
-
-    async def leave(self, place: BlockPlace, error: BaseException | None) -> None:
-        """Commit the block or roll it back."""
-        context, scope, definition = place.context, self._scope, self._definition
-        try:
-            if definition is None:
-                if error is None:
-                    await leave_normally(context, scope)
-                else:
-                    await leave_with_error(context, scope, error)
-            elif error is None:
-                await leave_nested(context, scope, definition)
-            else:
-                await leave_nested_with_error(context, scope, definition, error, self.limit)
-        finally:
-            go_back(place)
-
-
-Entry: TypeAlias = Opened | Joined | Covered
 
 
 class Block:
@@ -139,30 +53,12 @@ class Block:
     async def enter_unit(self, definition: Definition, kind: str) -> None:
         """Enter ``async with transactional(...)`` or ``new_context(...)``."""
         frame = _users_frame()
-        name = definition.name or _block_name(kind, frame)
-        decision, context = decided(definition, name)
-        entry: Entry
-        if context is not None and decision in {Decision.JOIN, Decision.SAVEPOINT}:
-            await refuse_incompatible(context, definition.characteristics, name)
-            limit = None if definition.timeout_s is None else Limit(name, definition.timeout_s)
-            if decision is Decision.JOIN:
-                entry = Joined(definition, context, name, limit)
-                place = BlockPlace(context, name, self, entry, frame)
-            else:
-                scope = Scope(name, atomic=True, commits=False)
-                await enter_nested(context, scope)
-                entry = Covered(scope, definition, limit)
-                place = BlockPlace(context, None, self, entry, frame)
-            place.asked = (name, definition.characteristics)
-            context.asked.append(place.asked)
-            self._stand(place)
-        else:
-            asked = AUTOCOMMIT if decision is Decision.AUTOCOMMIT else definition.characteristics
-            context = new_context(Scope(name, atomic=False), definition, asked)
-            entry = Opened(definition, context.limit)
-            self._stand(BlockPlace(context, None, self, entry, frame))
-        if entry.limit is not None:
-            await entry.limit.start()
+        entered = await enter_unit(definition, definition.name or _block_name(kind, frame))
+        self._stand(entered, frame)
+        if entered.asked is not None:
+            entered.context.asked.append(entered.asked)
+        if entered.entry.limit is not None:
+            await entered.entry.limit.start()
 
     async def enter_atomic(
         self, databases: tuple[Database, ...], mode: Mode
@@ -170,17 +66,12 @@ class Block:
         """Enter ``async with atomic(...)``; give the session if there is one Database."""
         frame = _users_frame()
         scope = Scope(_block_name("atomic", frame), atomic=True, only=databases)
-        context = running_context()
-        if context is None or context.autocommit:
-            context = new_context(scope, _PLAIN, PLAIN)
-            self._stand(BlockPlace(context, None, self, Opened(_PLAIN), frame))
-        else:
-            await enter_block(context, scope, mode)
-            self._stand(BlockPlace(context, None, self, Covered(scope), frame))
+        entered = await enter_atomic(scope, mode)
+        self._stand(entered, frame)
         if len(databases) != 1:
             return None
         try:
-            return (await give(context, databases[0])).session
+            return (await give(entered.context, databases[0])).session
         except BaseException as error:  # __aexit__ won't be called
             await self.leave(error)
             raise
@@ -196,7 +87,7 @@ class Block:
 
     async def leave(self, error: BaseException | None) -> None:
         """Leave the block that was entered last, here."""
-        last = current()
+        last = standing()
         here = self._open.get(id(_users_frame()))
         place = here[-1] if here else last
         is_sibling = isinstance(last, BlockPlace) and here and last.frame == here[-1].frame
@@ -220,7 +111,8 @@ class Block:
         if leaving is not None and leaving is not error:
             raise leaving from error
 
-    def _stand(self, place: BlockPlace) -> None:
+    def _stand(self, entered: Entered, frame: FrameType) -> None:
+        place = BlockPlace(entered, self, frame)
         self._open.setdefault(place.frame, []).append(place)
         install(place)
 

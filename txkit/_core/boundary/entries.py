@@ -7,6 +7,7 @@ path is kept bare, since it runs for every service call.
 
 from __future__ import annotations
 
+from asyncio import current_task
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from txkit._core.context import State
 from txkit._core.limit import Limit
 from txkit._core.place import Place, current, go_back, install, running_context, surroundings
 from txkit._core.scope import Scope
+from txkit._core.users import use
 from txkit.errors import TransactionNotAllowedError, TransactionRequiredError
 from txkit.policy.characteristics import AUTOCOMMIT, PLAIN
 from txkit.policy.definition import Definition
@@ -57,6 +59,8 @@ def unit_entry(function: Function, definition: Definition, name: str) -> Functio
             and (context := place.context).state is State.OPEN
             and joins[context.autocommit]
         ):
+            if context.user.task is not current_task():
+                use(context, name)
             since = context.clock
             mine = Place(context, name, place)
             install(mine)
@@ -88,6 +92,7 @@ def atomic_entry(
         scope = Scope(name, atomic=True, only=databases)
         if context is None or context.autocommit:
             return await run_unit(scope, _PLAIN, function, args, kwargs)
+        use(context, name)
         await enter_block(context, scope, mode)
         mine = Place(context, None, current())
         install(mine)
@@ -132,6 +137,7 @@ async def _run(
         asked = AUTOCOMMIT if decision is Decision.AUTOCOMMIT else definition.characteristics
         root = Scope(name, atomic=False)
         return await run_unit(root, definition, function, args, kwargs, characteristics=asked)
+    use(context, name)
     await refuse_incompatible(context, definition.characteristics, name)
     limit = None if definition.timeout_s is None else Limit(name, definition.timeout_s)
     work = partial(function, *args, **kwargs)

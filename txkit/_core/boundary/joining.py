@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txkit._core.notes import attach, in_words
-from txkit._core.place import open_place
 from txkit._core.routing import isolation_of, only_reads
 from txkit._core.scope import Mark
+from txkit._core.users import open_place
 from txkit.errors import (
     IncompatibleTransactionError,
     TransactionRequiredError,

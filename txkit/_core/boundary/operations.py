@@ -7,13 +7,17 @@ the connection, since what the server holds is then in doubt.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import IllegalStateChangeError
 
 from txkit._core.committing import explained
 from txkit._core.control import ByBoundary, Control
 from txkit._core.guard import plain
 from txkit._core.permission import refuse_doomed
 from txkit._core.transactions import commit_whole
+from txkit._core.users import other_user
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, SessionTransaction
@@ -66,9 +70,15 @@ def _rollback(sync: Session, one: Participant, *, close: bool) -> None:
     one.rolling_back()
     try:
         with ByBoundary(one):
+            if one.context is not None and one.context.autocommit and other_user(one.context):
+                one.discard()  # no ROLLBACK is sent, which would tell whether it is busy
             session.rollback()
             if close:
                 session.close()
+    except IllegalStateChangeError:  # another task is at it
+        one.discard()
+        if not close:
+            raise
     except BaseException:
         if close:
             session.invalidate()  # sends nothing: a failed ROLLBACK discards its connection
@@ -83,7 +93,8 @@ def close_idle(one: Participant) -> None:
     if one.control is not Control.CLOSED:
         one.rolling_back()
         try:
-            with ByBoundary(one):
+            # Another task that still gets a connection for it discards that one.
+            with ByBoundary(one), suppress(IllegalStateChangeError):
                 plain(one.sync).close()
         finally:
             one.was_closed()

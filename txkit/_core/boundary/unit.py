@@ -24,6 +24,8 @@ from txkit._core.limit import Limit
 from txkit._core.notes import attach
 from txkit._core.place import Place, current, go_back, install, surrounding_context
 from txkit._core.telling import drop, prepare, tell_after, tell_beside
+from txkit._core.users import other_user, refuse_half
+from txkit.errors import ConcurrentSessionUseError
 from txkit.policy.characteristics import PLAIN
 from txkit.policy.outcome import (
     Injected,
@@ -98,8 +100,11 @@ async def end_normally(
         Exception: the commit was refused, or ``outcome`` or a hook raised; rolled back.
     """
     wanted = Outcome.COMMITTED
+    context.doom_unfinished()
     try:
         reason = _reason_to_roll_back(context, definition, result, injected)
+        if reason is None:
+            refuse_half(context, context.name)
         if reason is None and _is_to_be_prepared(context):
             await _within(context, prepare(context, context.root, context.in_order_of_use))
             reason = _reason_of(context)
@@ -124,8 +129,10 @@ async def end_with_error(
         drop(context)
         return
     wanted = Outcome.ROLLED_BACK
+    context.doom_unfinished()
     if _commits_with(context, definition, error, injected):
         try:
+            refuse_half(context, context.name)
             if _is_to_be_prepared(context):
                 await _within(context, prepare(context, context.root, context.in_order_of_use))
             if _may_commit_with(context, error):
@@ -222,6 +229,7 @@ async def _roll_back_after(
     if context.ledger is not None:
         context.ledger.open_books(is_final=True)
     leaving = error
+    _tell_of_other_user(context, error)
     if context.participants:
         try:
             await rollback_after(context.name, context.in_order_of_use(), error)
@@ -232,6 +240,12 @@ async def _roll_back_after(
         await tell_beside(context, leaving)
     if leaving is not error:
         raise leaving
+
+
+def _tell_of_other_user(context: Context, error: BaseException) -> None:
+    other = other_user(context)
+    if other is not None and not isinstance(error, ConcurrentSessionUseError):
+        attach(error, f"task {other!r} was still using the context of {context.name!r}")
 
 
 async def _tell(context: Context, wanted: Outcome, result: object) -> None:
