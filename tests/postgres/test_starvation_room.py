@@ -21,6 +21,7 @@ from tests.postgres.pools import (
 )
 from tests.postgres.watching import pool_of_one
 from txkit import (
+    atomic,
     run_in_new_ctx,
     transactional,
 )
@@ -132,3 +133,44 @@ async def test_who_was_cancelled_while_waiting_waits_no_longer(pg: PostgresJudge
             await asyncio.wait({task})
             assert not (await lookout_of(db)).waiting
     assert await pg.texts() == ["a"]
+
+
+async def test_function_that_joined_in_another_task_may_make_room(pg: PostgresJudge) -> None:
+    """Scenario: the boundary waits for both, an atomic block of its own and a unit beside it.
+    Outcome: the unit gets the connection when the block has committed."""
+    async with pool_of_one(pg) as db, asyncio.timeout(AT_ONCE_S):
+
+        @atomic
+        async def joined() -> None:
+            await write(db, "joined")
+            await until_waiting(db, 1)
+            await until_looked_again(db)
+
+        async def beside() -> None:
+            while await out_of(db) < 1:
+                await asyncio.sleep(0)
+            await run_in_new_ctx(write, db, "beside")
+
+        async with transactional():
+            await asyncio.gather(joined(), beside())
+    assert await pg.texts() == ["joined", "beside"]
+
+
+async def test_function_that_joined_in_another_task_and_goes_nowhere(pg: PostgresJudge) -> None:
+    """Scenario: it waits for the unit that asks, and for nothing else."""
+    async with pool_of_one(pg) as db, asyncio.timeout(AT_ONCE_S):
+
+        async def joined() -> None:
+            await write(db, "never")
+            await unit
+
+        async def beside() -> None:
+            while await out_of(db) < 1:
+                await asyncio.sleep(0)
+            await run_in_new_ctx(write, db, "never")
+
+        unit = asyncio.create_task(beside())
+        with pytest.raises(PoolStarvationError, match="import_day"):
+            async with transactional(name="import_day"):
+                await asyncio.gather(joined(), asyncio.sleep(0))
+    assert await pg.texts() == []

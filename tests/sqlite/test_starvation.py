@@ -13,6 +13,7 @@ from tests.notes import count, metadata, write
 from txkit import (
     Database,
     PoolStarvationError,
+    atomic,
     commit_db_session,
     db_session,
     new_context,
@@ -110,3 +111,24 @@ async def test_the_one_connection_in_memory_is_named_as_what_is_missing() -> Non
                 await asyncio.gather(new_context(read_only=True)(count)(db))
             assert caught.value.holders == ("import_day",)
         assert await transactional(count)(db) == 1
+
+
+async def test_function_that_joined_in_another_task_may_free_the_lock(
+    lite: Database, sqlite_judge: SqliteJudge
+) -> None:
+    """Scenario: the boundary waits for both, an atomic block of its own and a unit beside it."""
+    has_written = asyncio.Event()
+
+    @atomic
+    async def joined() -> None:
+        await write(lite, "joined")
+        has_written.set()
+        await write(lite, "joined again")
+
+    async def beside() -> None:
+        await has_written.wait()
+        await run_in_new_ctx(write, lite, "beside")
+
+    async with transactional():
+        await asyncio.gather(joined(), beside())
+    assert await sqlite_judge.texts() == ["joined", "joined again", "beside"]
