@@ -21,6 +21,7 @@ from tests.postgres.pools import (
 )
 from tests.postgres.watching import pool_of_one
 from txkit import (
+    PoolStarvationError,
     atomic,
     run_in_new_ctx,
     transactional,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -61,7 +62,7 @@ class Sentry:
         self._one = ref(one)
         self._task = asyncio.current_task()
         self._clock: int | None = None
-        self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+        self._timer = self._start()
         self.refusal: PoolStarvationError | None = None
 
     def take_refusal(self) -> PoolStarvationError | None:
@@ -91,7 +92,12 @@ class Sentry:
 
     def _look_later(self) -> None:
         if self._stands_by() is not None:
-            self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+            self._timer = self._start()
+
+    def _start(self) -> asyncio.TimerHandle:
+        """Set the timer; what it runs stands in no unit's place."""
+        loop = asyncio.get_running_loop()
+        return loop.call_later(_LOOK_S, self._look, context=Context())
 
     def _stands_by(self) -> Participant | None:
         one = self._one()

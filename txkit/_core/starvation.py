@@ -14,6 +14,7 @@ is computed, and nothing is kept, while the pool has room.
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -78,7 +79,7 @@ class Lookout:
             self.leave(task)
             raise refusal
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_AGAIN_S, self._look_again)
+            self._set_timer(_AGAIN_S)
 
     def leave(self, task: Task) -> None:
         """Note that a task waits no longer, however that ended."""
@@ -92,8 +93,12 @@ class Lookout:
         loop = asyncio.get_running_loop()
         begin = loop.time()
         self._refuse_one()
-        pause_s = max(_AGAIN_S, _PAUSE * (loop.time() - begin))
-        self._timer = loop.call_later(pause_s, self._look_again)
+        self._set_timer(max(_AGAIN_S, _PAUSE * (loop.time() - begin)))
+
+    def _set_timer(self, pause_s: float) -> None:
+        """Look again after a pause, in nobody's place: that of the first one would live on."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(pause_s, self._look_again, context=Context())
 
     def _refuse_one(self) -> None:
         """Refuse who came last in a circle that was closed since; that may make room for others."""
