@@ -8,12 +8,14 @@ The layout, from the top down; imports go downwards only::
     _core/boundary/   the only place that commits, rolls back, closes
     _core/guard.py    the guarded session: it asks before anything is sent
     _core/permission.py  what it may send now, and what is refused
+    _core/starvation.py  what nobody waits for in vain: a connection; lockout.py: a lock
     _core/telling.py  runs the hooks that _core/hooks.py keeps
     _core/participant.py  one Database's part in a context; breakable.py: what errors do to it
     _core/users.py    which task may use it now
     _core/place.py    the only ContextVar: where the running code stands
     _core/context.py  what is open; scope.py: what fails as a whole; limit.py: until when
     database/         engines, hosts, dialects
+    _core/waiting.py  which tasks wait for a task
     _core/finish.py   lets an ending complete under cancellation
     policy/           what should happen: pure tables and rules
     errors.py         every exception

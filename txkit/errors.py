@@ -465,25 +465,54 @@ class AfterCommitError(TxkitError, ExceptionGroup[Exception]):
 
 
 class PoolStarvationError(TxkitError):
-    """A unit needed what a suspended caller of its own holds until it returns.
+    """A unit needed what callers hold that can't end before it: waiting could not succeed.
 
-    Raised before anything was sent: waiting could never have succeeded.
+    A connection of a full pool, or SQLite's write lock: nothing was sent. A lock in the
+    database: the statement that waited for it was cancelled, and the unit can only be
+    rolled back. The callers' transactions are as they were.
 
     Attributes:
         function: the unit that was refused.
-        holder: the suspended caller.
-        database: the Database that both use.
+        holders: the callers that hold what it needed, by name.
+        database: the Database that all of them use.
     """
 
-    def __init__(self, function: str, holder: str, database: Database) -> None:
+    def __init__(
+        self,
+        function: str,
+        holders: Sequence[str],
+        database: Database,
+        *,
+        connections: int = 0,
+        by_rows: bool = False,
+    ) -> None:
         self.function = function
-        self.holder = holder
+        self.holders = tuple(holders)
         self.database = database
-        super().__init__(
-            f"{function!r} needs the write lock of {database!r}, which its own suspended caller"
-            f" {holder!r} holds until it ends (SQLite has one writer): run it before or after"
-            f" {holder!r}, join with @transactional, or commit {holder!r} by hand first"
-        )
+        names = ", ".join(repr(holder) for holder in self.holders)
+        if connections:
+            many = "the one connection" if connections == 1 else f"all {connections} connections"
+            text = (
+                f"{function!r} needs a connection to {database!r}, but {many} of its pool can't come"
+                f" back before somebody gets another one: held by {names}, suspended until then;"
+                " give the Database a larger pool_size= or max_overflow=, join with @transactional"
+                " in the place of a new context, or end the caller's transaction before the call,"
+                " with commit_db_session(db)"
+            )
+        elif by_rows:
+            text = (
+                f"{function!r} waited on {database!r} for a lock that its own suspended caller"
+                f" {names} holds until it ends, and was broken off: let it keep off the rows that"
+                f" {names} has changed or locked, join with @transactional, or commit {names} by"
+                " hand first"
+            )
+        else:
+            text = (
+                f"{function!r} needs the write lock of {database!r}, which its own suspended caller"
+                f" {names} holds until it ends (SQLite has one writer): run it before or after"
+                f" {names}, join with @transactional, or commit {names} by hand first"
+            )
+        super().__init__(text)
 
 
 def _names(databases: Sequence[Database]) -> str:

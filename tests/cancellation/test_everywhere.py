@@ -72,7 +72,7 @@ def _another(request: pytest.FixtureRequest) -> Any:
 
 def report(scenario: Scenario, points: Counter[str]) -> None:
     lines = [f"{number:5} {label}" for label, number in points.most_common()]
-    print(f"{scenario}: {points.total()} points", *lines, sep="\n")  # noqa: T201
+    print(f"{scenario}: {points.total()} points", *lines, sep="\n")
     reached = {one for label in points for one in label.split(" > ")}
     assert reached >= set(scenario.inside), f"never cancelled in {set(scenario.inside) - reached}"
 

@@ -1,12 +1,15 @@
-"""The edge, as most of its tests want it; some make one of their own."""
+"""The edge, as most of its tests want it (some make one of their own), and a row that is wanted."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.conftest import PostgresJudge
 from tests.postgres.edges import Edge, edge_of
+from tests.postgres.watching import until_idle
 from tests.server import Server
 
 
@@ -14,3 +17,13 @@ from tests.server import Server
 async def edge(server: Server) -> AsyncIterator[Edge]:
     async for one in edge_of(server):
         yield one
+
+
+@pytest.fixture
+async def row(pg: PostgresJudge) -> AsyncIterator[None]:
+    """One note, of which all these tests are about; afterwards nobody is at work or holds a lock."""
+    await pg.fetch("INSERT INTO note VALUES (1000, 'first')")
+    yield
+    await until_idle(pg)
+    assert not await pg.fetch("SELECT FROM pg_locks WHERE relation = 'note'::regclass")
+    assert not [task for task in asyncio.all_tasks() if "txkit" in task.get_name()]

@@ -73,7 +73,7 @@ async def test_hook_of_a_savepoint_that_would_wait_for_its_caller_is_refused_at_
         assert not hasattr(caught.value, "__notes__")
 
     await unit()
-    assert [one.holder for one in seen] == ["the holder"]
+    assert [one.holders for one in seen] == [("the holder",)]
 
 
 @each("unit", UNITS)

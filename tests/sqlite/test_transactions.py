@@ -205,7 +205,7 @@ async def test_unit_inside_a_caller_that_holds_the_lock_is_refused_at_once(
         with pytest.raises(PoolStarvationError, match="import_day") as caught:
             async with asyncio.timeout(2):
                 await new_context(name="audit")(write)(lite, "inner")
-        assert (caught.value.holder, caught.value.function) == ("import_day", "audit")
+        assert (caught.value.holders, caught.value.function) == (("import_day",), "audit")
         assert caught.value.database is lite
         with pytest.raises(PoolStarvationError):
             async with new_non_ctx_session(lite) as session:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from txkit._core.context import Context
+    from txkit._core.lockout import Sentry
     from txkit.errors import Doom
 
 
@@ -31,7 +32,8 @@ class Breakable:
 
     ``broken`` is the first error that nothing has undone yet, ``broken_in`` the savepoint
     that can undo it, ``last_mark`` that of the last error, undone or not, ``failure`` the
-    error itself. ``connection`` is there while a transaction is open on it.
+    error itself. ``connection`` is there while a transaction is open on it, and
+    ``sentry``, inside another unit, looks out for a caller that blocks it.
     """
 
     __slots__ = (
@@ -42,6 +44,7 @@ class Breakable:
         "control",
         "failure",
         "last_mark",
+        "sentry",
         "sync",
     )
 
@@ -54,6 +57,7 @@ class Breakable:
         self.broken_in: NestedTransaction | None = None
         self.failure: BaseException | None = None
         self.last_mark: Mark | None = None
+        self.sentry: Sentry | None = None
 
     @property
     def name(self) -> str:
@@ -79,6 +83,10 @@ class Breakable:
     def mended(self) -> None:
         """Note that a savepoint undid the error."""
         self.broken = self.broken_in = None
+
+    def starvation(self) -> BaseException | None:
+        """Give what is raised for a statement that was cancelled because a caller blocks it."""
+        return None if self.sentry is None else self.sentry.take_refusal()
 
     def refusal(self) -> BaseException:
         """Give what is raised for a statement that the server refused for an earlier error."""

@@ -21,6 +21,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
 from txkit._core.control import ByBoundary, Control
+from txkit._core.lockout import post_sentry
 from txkit._core.permission import (
     authorize,
     refuse_begin,
@@ -185,6 +186,7 @@ def _after_begin(
     one = session.txkit_participant
     one.begun(connection)
     guard_connection(connection, one)
+    post_sentry(one)
     refuse_connection(one, connection)
 
 

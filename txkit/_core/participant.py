@@ -280,6 +280,9 @@ class Participant(Breakable):
             context.ledger.transaction_ended(
                 witness, outcome, was_used=was_used, by_hand=owner is None
             )
+        if self.sentry is not None:
+            self.sentry.leave()
+            self.sentry = None
         self.connection = self.failure = self.last_mark = None
         self.has_committed = self.has_lost = self.in_doubt = False
         self.is_explicit = False

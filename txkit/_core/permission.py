@@ -13,6 +13,7 @@ from sqlalchemy.exc import InvalidRequestError
 from txkit._core.control import Control
 from txkit._core.finish import cancellations
 from txkit._core.routing import live_bind, option_conflict, refuse_starvation
+from txkit._core.starvation import look_out
 from txkit._core.users import use
 from txkit.database.statements import is_read, rolls_back_to
 from txkit.errors import AtomicControlError, TransactionRequiredError
@@ -45,6 +46,7 @@ def route(one: Participant, bind: Engine | Connection, statement: Any) -> Engine
     refuse_doomed(one)
     if one.connection is None:
         one.engine = one.database.loop_engine()
+        look_out(one.engine)
         one.only_read = True
         one.cancellations = cancellations()
     reads = statement is not None and is_read(statement)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import Engine
 
-from txkit._core.context import State
+from txkit._core.stuck import is_stuck
+from txkit._core.waiting import suspended_on
 from txkit.database.sqlite import READ_ONLY, is_memory
 from txkit.database.url import SQLITE
 from txkit.errors import IncompatibleTransactionError, PoolStarvationError
@@ -114,28 +115,29 @@ def only_reads(one: Participant) -> bool:
 
 
 def refuse_starvation(one: Participant, *, reads: bool) -> None:
-    """Refuse to wait for a caller that waits for us: it runs in the same task.
+    """Refuse to wait for a caller that waits for us: in the same task, or for ours.
 
     Raises:
-        PoolStarvationError: the caller holds SQLite's write lock, or its one connection.
+        PoolStarvationError: the caller holds SQLite's write lock.
     """
     if one.home.dialect.name != SQLITE or (one.connection is not None and not _autocommits(one)):
         return
-    memory = is_memory(one.home)
-    if not memory and (_reads_only(one) or (reads and _autocommits(one))):
+    if is_memory(one.home):  # what there is to wait for is its one connection
         return
-    outer, task = one.outer, asyncio.current_task()
+    task = asyncio.current_task()
+    if task is None or _reads_only(one) or (reads and _autocommits(one)):
+        return
+    waiting = suspended_on({task})
+    outer = one.outer
     while outer is not None:
-        if outer.state is State.ASIDE and outer.user.task is task and outer.outer is not None:
-            outer = outer.outer
-            task = outer.user.task  # it waits for the hook that runs
         holder = outer.participants.get(one.database)
-        is_ours = outer.state is State.OPEN and outer.user.task is task
-        if is_ours and holder is not None and holder.connection is not None:
-            locks = not (_reads_only(holder) or _autocommits(holder))
-            if locks or (memory and one.connection is None):
-                raise PoolStarvationError(one.name, outer.name, one.database)
+        if holder is not None and _holds_write_lock(holder) and is_stuck(outer, waiting):
+            raise PoolStarvationError(one.name, (outer.name,), one.database)
         outer = outer.outer
+
+
+def _holds_write_lock(one: Participant) -> bool:
+    return one.connection is not None and not (_reads_only(one) or _autocommits(one))
 
 
 def _reads_only(one: Participant) -> bool:

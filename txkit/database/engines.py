@@ -41,7 +41,10 @@ if TYPE_CHECKING:
 
 
 class LoopEngine:
-    """An engine and its session factory, in one event loop, for one host."""
+    """An engine and its session factory, in one event loop, for one host.
+
+    ``records`` are the pool's, which itself knows only those that are idle.
+    """
 
     def __init__(
         self, engine: AsyncEngine, sessions: async_sessionmaker[AsyncSession], target: Target
@@ -53,6 +56,7 @@ class LoopEngine:
         self._is_retired = False
         self._connections = weakref.WeakSet[Any]()
         self._opening: dict[Any, greenlet] = {}
+        self.records = weakref.WeakSet["ConnectionPoolEntry"]()
         # The pool's listeners keep this object for as long as a connection of it is out.
         # First and last of them: SQLAlchemy 2.0 loses a connection when one between is cancelled.
         event.listen(engine.sync_engine, "connect", self._remember, insert=True)
@@ -92,8 +96,10 @@ class LoopEngine:
 
         dialect.connect = connect_and_remember
 
-    def _remember(self, dbapi_connection: Any, _record: ConnectionPoolEntry | None = None) -> None:
+    def _remember(self, dbapi_connection: Any, record: ConnectionPoolEntry | None = None) -> None:
         self._hang_up_on_lost()
+        if record is not None:
+            self.records.add(record)
         with contextlib.suppress(TypeError):  # a driver whose connections can't be weakly held
             self._connections.add(dbapi_connection.driver_connection)
             self._opening[dbapi_connection.driver_connection] = getcurrent()

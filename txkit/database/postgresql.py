@@ -173,6 +173,11 @@ def was_aborted(error: BaseException) -> bool:
     return getattr(error, "sqlstate", None) == "25P02"
 
 
+def was_interrupted(error: BaseException) -> bool:
+    """Whether a statement was cancelled by its server, on somebody's request or for a limit."""
+    return getattr(error, "sqlstate", None) == "57014"
+
+
 def is_answer(error: BaseException) -> bool:
     """Whether an error of the driver's is one that the server sent."""
     return isinstance(error, asyncpg.PostgresError) and getattr(error, "severity", None) is not None

@@ -40,6 +40,10 @@ class Watcher(Protocol):
     def mended(self) -> None:
         """A savepoint was rolled back, below SQLAlchemy."""
 
+    def starvation(self) -> BaseException | None:
+        """Give what is raised for a statement that we have cancelled; None: somebody else has."""
+        ...
+
     def refusal(self) -> BaseException:
         """Give what is raised for a statement that can't succeed any more."""
         ...
@@ -82,6 +86,16 @@ def follow(connection: Connection, watcher: Watcher) -> None:
     connection.info[_WATCHER] = weakref.ref(watcher)
 
 
+def watcher_of(info: dict[str, Any]) -> Watcher | None:
+    """Give who uses the connection with this ``info`` now, or None."""
+    reference = info.get(_WATCHER)
+    watcher: Watcher | None = None if reference is None else reference()
+    connection = None if watcher is None else watcher.connection
+    if connection is None or connection.closed or connection.invalidated:
+        return None
+    return watcher if connection.info is info else None
+
+
 def follow_undoing(connection: Connection, watcher: Watcher) -> None:
     """Let ``watcher`` know of a ROLLBACK TO past the session, on a connection that is broken."""
     late: set[str] = set()  # SQLite sets savepoints after an error, too: they undo nothing of it
@@ -98,11 +112,8 @@ def follow_undoing(connection: Connection, watcher: Watcher) -> None:
 
 def _on_driver(info: dict[str, Any], error: BaseException | None) -> None:
     """Note what somebody did on the driver's connection itself."""
-    reference = info.get(_WATCHER)
-    watcher: Watcher | None = None if reference is None else reference()
-    if watcher is None or watcher.connection is None or watcher.connection.closed:
-        return
-    if watcher.connection.info is not info:
+    watcher = watcher_of(info)
+    if watcher is None:
         return
     if error is None:
         watcher.mended()
@@ -124,6 +135,11 @@ def _on_error(context: ExceptionContext) -> BaseException | None:
     error = context.sqlalchemy_exception or context.original_exception
     if context.is_disconnect and not isinstance(error, Exception):
         interrupt(connection)
+    if postgresql.was_interrupted(context.original_exception):
+        starved = watcher.starvation()
+        if starved is not None:
+            watcher.failed(starved, lost=False)
+            return starved
     if context.is_disconnect or _dooms(connection, context.original_exception):
         is_gone = context.is_disconnect or postgresql.is_broken_off(context.original_exception)
         is_gone = is_gone or rolls_back_to_text(context.statement or "")

@@ -163,8 +163,8 @@ class NewContext(_Unit):
     committed at its end whatever becomes of the caller, whose context is untouched
     and comes back: the way to run several units at the same time, as in
     ``asyncio.gather(f(), new_context(f)())``. Every call takes a connection beside
-    its caller's. On SQLite, which has one writer, it is refused at once while the
-    caller holds the write lock.
+    its caller's. What a suspended caller holds (the last connection of the pool, a
+    lock) is not waited for.
 
     Sends:
         What ``transactional`` sends where it opens a boundary.
@@ -174,8 +174,9 @@ class NewContext(_Unit):
             outcome, name: as for ``transactional``.
 
     Raises:
-        PoolStarvationError: SQLite, and a suspended caller holds the write lock;
-            raised by the first statement, nothing was sent.
+        PoolStarvationError: suspended callers hold what it needs: every connection of
+            the pool, or SQLite's write lock (raised by the first statement, nothing was
+            sent), or a lock in PostgreSQL (its statement was cancelled); rolled back.
         Exception: as from the boundary of ``transactional``.
 
     Cancellation: as for ``transactional``.
