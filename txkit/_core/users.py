@@ -37,8 +37,14 @@ def open_place(function: str) -> Place:
     if place is None or place.context.state is State.ASIDE:
         raise NoContextError(function)
     context = place.context
-    context.check_open(f"{function}()")
-    use(context, f"{function}()")
+    if context.state is not State.OPEN:
+        context.check_open(f"{function}()")
+    try:
+        is_user = context.user.task is current_task()
+    except RuntimeError:  # a thread: below, where it is told
+        is_user = False
+    if not is_user:
+        use(context, f"{function}()")
     return place
 
 
