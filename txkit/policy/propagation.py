@@ -33,7 +33,7 @@ class Propagation(StrEnum):
     @property
     def may_join(self) -> bool:
         """Whether it can become a part of a transaction that was there."""
-        return _TABLE[self, Surroundings.TRANSACTION] in {Decision.JOIN, Decision.SAVEPOINT}
+        return _TABLE[self, Surroundings.TRANSACTION] in INSIDE
 
     @property
     def may_autocommit(self) -> bool:
@@ -59,6 +59,9 @@ class Decision(Enum):
     REFUSE_WITHOUT = "refuse: no context is there"
     REFUSE_WITHIN = "refuse: a context is there"
 
+
+INSIDE = frozenset({Decision.JOIN, Decision.SAVEPOINT})
+"""The decisions by which a call becomes a part of the context that is there."""
 
 _COLUMNS = (Surroundings.TRANSACTION, Surroundings.NONE, Surroundings.AUTOCOMMIT)
 _ROWS = {

@@ -1,7 +1,8 @@
 """Enter a boundary, whatever its face: what it opened, joined or covers, and how it is left.
 
-The decision of ``policy.propagation`` is carried out here for ``async with`` blocks and
-for decorated async generators, which keep what they entered until they leave it.
+The decision of ``policy.propagation`` is carried out here, for functions, ``async with``
+blocks and async generators alike: each keeps what it entered until it leaves it. (A
+function that opens a context, or joins one without options, has a shorter way.)
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from txkit._core.boundary.atomic import (
     leave_normally,
     leave_with_error,
 )
-from txkit._core.boundary.entries import decided
 from txkit._core.boundary.joining import joined_failed, refuse_incompatible
 from txkit._core.boundary.nested import leave_nested, leave_nested_with_error
 from txkit._core.boundary.unit import end_context, end_normally, end_with_error, new_context
 from txkit._core.limit import Limit
-from txkit._core.place import Place, go_back, running_context
+from txkit._core.place import Place, go_back, running_context, surroundings
 from txkit._core.scope import Scope
 from txkit._core.users import use
+from txkit.errors import TransactionNotAllowedError, TransactionRequiredError
 from txkit.policy.characteristics import AUTOCOMMIT, PLAIN
 from txkit.policy.definition import Definition
-from txkit.policy.propagation import Decision
+from txkit.policy.propagation import INSIDE, Decision, decide
 
 if TYPE_CHECKING:
     from txkit._core.context import Context
@@ -45,11 +46,11 @@ class Opened:
         self._injected = injected
         self.limit = limit
 
-    async def leave(self, place: Place, error: BaseException | None) -> None:
+    async def leave(self, place: Place, error: BaseException | None, result: object = None) -> None:
         """End the context."""
         try:
             if error is None:
-                await end_normally(place.context, self._definition, None, self._injected)
+                await end_normally(place.context, self._definition, result, self._injected)
             else:
                 await end_with_error(place.context, self._definition, error, self._injected)
         finally:
@@ -67,7 +68,9 @@ class Joined:
         self._since = context.clock
         self.limit = limit
 
-    async def leave(self, place: Place, error: BaseException | None) -> None:
+    async def leave(
+        self, place: Place, error: BaseException | None, _result: object = None
+    ) -> None:
         """Mark the unit if the block failed."""
         context = place.context
         go_back(place)
@@ -86,17 +89,17 @@ class Covered:
         self._definition = definition
         self.limit = limit
 
-    async def leave(self, place: Place, error: BaseException | None) -> None:
+    async def leave(self, place: Place, error: BaseException | None, result: object = None) -> None:
         """Commit the block or roll it back."""
         context, scope, definition = place.context, self.scope, self._definition
         try:
             if definition is None:
                 if error is None:
-                    await leave_normally(context, scope)
+                    await leave_normally(context, scope, result)
                 else:
                     await leave_with_error(context, scope, error)
             elif error is None:
-                await leave_nested(context, scope, definition)
+                await leave_nested(context, scope, definition, result)
             else:
                 await leave_nested_with_error(context, scope, definition, error, self.limit)
         finally:
@@ -115,6 +118,21 @@ class Entered(NamedTuple):
     asked: tuple[str, Characteristics] | None = None
 
 
+def decided(definition: Definition, name: str) -> tuple[Decision, Context | None]:
+    """Look up what a call does about the context that is open, or refuse it.
+
+    Raises:
+        TransactionRequiredError, TransactionNotAllowedError: nothing is marked.
+    """
+    context = running_context()
+    decision = decide(definition.propagation, surroundings(context))
+    if decision is Decision.REFUSE_WITHOUT:
+        raise TransactionRequiredError(name)
+    if decision is Decision.REFUSE_WITHIN and context is not None:
+        raise TransactionNotAllowedError(name, context.name)
+    return decision, context
+
+
 async def enter_unit(definition: Definition, name: str, injected: Injected = ()) -> Entered:
     """Enter what ``transactional`` and ``new_context`` stand for.
 
@@ -123,19 +141,30 @@ async def enter_unit(definition: Definition, name: str, injected: Injected = ())
             ConcurrentSessionUseError: nothing is marked.
     """
     decision, context = decided(definition, name)
-    if context is None or decision not in {Decision.JOIN, Decision.SAVEPOINT}:
-        asked = AUTOCOMMIT if decision is Decision.AUTOCOMMIT else definition.characteristics
-        context = new_context(Scope(name, atomic=False), definition, asked)
-        return Entered(Opened(definition, context.limit, injected), context)
+    if context is not None and decision in INSIDE:
+        return await enter_inside(context, decision, definition, name)
+    asked = AUTOCOMMIT if decision is Decision.AUTOCOMMIT else definition.characteristics
+    context = new_context(Scope(name, atomic=False), definition, asked)
+    return Entered(Opened(definition, context.limit, injected), context)
+
+
+async def enter_inside(
+    context: Context, decision: Decision, definition: Definition, name: str
+) -> Entered:
+    """Join an open context, or set savepoints on what is open in it.
+
+    Raises:
+        IncompatibleTransactionError, ConcurrentSessionUseError: nothing is marked.
+    """
     use(context, name)
     await refuse_incompatible(context, definition.characteristics, name)
     limit = None if definition.timeout_s is None else Limit(name, definition.timeout_s)
-    wants = (name, definition.characteristics)
+    asked = (name, definition.characteristics)
     if decision is Decision.JOIN:
-        return Entered(Joined(definition, context, name, limit), context, name, wants)
+        return Entered(Joined(definition, context, name, limit), context, name, asked)
     scope = Scope(name, atomic=True, commits=False)
     await enter_nested(context, scope)
-    return Entered(Covered(scope, definition, limit), context, None, wants)
+    return Entered(Covered(scope, definition, limit), context, None, asked)
 
 
 async def enter_atomic(scope: Scope, mode: Mode, injected: Injected = ()) -> Entered:
