@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import click
 from fastapi import FastAPI
 from sqlalchemy import text
 
@@ -26,7 +27,7 @@ app = FastAPI(lifespan=lifespan)
 
 
 def tell(name: str) -> None:
-    after_completion(lambda outcome: print(f"{name}: {outcome}", flush=True))
+    after_completion(lambda outcome: click.echo(f"{name}: {outcome}"))
 
 
 @app.post("/between")

@@ -21,8 +21,8 @@ db = Database(os.environ["DATABASE_URL"], connect_args={"ssl": False})
 @transactional
 async def work(moment: str) -> None:
     await write(db, "work")
-    after_completion(lambda outcome: print(outcome, flush=True))
-    print("written", flush=True)
+    after_completion(click.echo)
+    click.echo("written")
     if moment == "statement":
         await (await db_session(db)).execute(text("SELECT pg_sleep(60)"))
     elif moment == "between":
@@ -33,7 +33,7 @@ async def work(moment: str) -> None:
 async def tell_when_cancelled(task: asyncio.Task[None]) -> None:
     while not task.cancelling():
         await asyncio.sleep(0.01)
-    print("interrupted", flush=True)
+    click.echo("interrupted")
 
 
 async def main(moment: str) -> None:
