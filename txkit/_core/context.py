@@ -29,14 +29,23 @@ if TYPE_CHECKING:
 
 
 class State(Enum):
-    """A context is open, then closed, and never open again.
+    """A context is open, then it is ending, then closed, and never open again.
 
     While hooks run there is none; what stands in its place knows who waits for them.
     """
 
     OPEN = "open"
+    ENDING = "being ended"
     CLOSED = "closed"
     ASIDE = "set aside"
+
+
+def current_task_or_none() -> Task[Any] | None:
+    """Give the running task; None where no event loop runs, as in a coroutine's last moments."""
+    try:
+        return current_task()
+    except RuntimeError:
+        return None
 
 
 class User:
@@ -114,22 +123,32 @@ class Context:
         self.state = State.CLOSED
         self.ended_at = time.monotonic()
         self.outer = self.ledger = None
-        user: User | None = self.user
-        while user is not None:
-            user.task = None
+        here, user = current_task_or_none(), self.user
+        while True:  # who is still at work in it stays known: what it has joined is gone
+            if user.task is not None and (user.task is here or user.task.done()):
+                user.task = None
+            if user.before is None:
+                break
             user = user.before
         self.used.clear()
         for scope in self.scopes:
             scope.clear()
 
     def check_open(self, what: str) -> None:
-        """Refuse who comes after the end.
+        """Refuse who comes after the end, or in the middle of it.
 
         Raises:
             ContextClosedError: nothing was sent.
         """
         if self.state is State.CLOSED:
             raise ContextClosedError(what, self.name, time.monotonic() - self.ended_at)
+        if self.state is State.ENDING:
+            raise ContextClosedError(what, self.name, 0.0)
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether something runs on one of its sessions just now."""
+        return any(one.is_at_work for one in self._all())
 
     @property
     def is_plain(self) -> bool:

@@ -20,6 +20,7 @@ from txkit._core.finish import cancel_later, cancellations
 from txkit._core.hooks import Outcome, Witness
 from txkit._core.routing import options_of
 from txkit._core.scope import Mark, Savepoint
+from txkit.database.blocking import is_at_work
 from txkit.database.engines import hang_up
 from txkit.database.postgresql import READ_WRITE, limits, send_with_begin
 from txkit.database.sqlite import interrupt
@@ -110,6 +111,18 @@ class Participant(Breakable):
     def in_transaction(self) -> bool:
         """Whether a transaction is open, or ORM changes wait to be flushed in one."""
         return self.control is not Control.CLOSED and self.sync.in_transaction()
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a statement of its is running, or its BEGIN, or an end."""
+        if self.control is not Control.USER:
+            return self.control is Control.BOUNDARY
+        if self.connection is not None and is_at_work(self.connection):
+            return True
+        transaction = attrgetter("_transaction")(self.sync)
+        while transaction is not None and getattr(transaction, "_current_fn", None) is None:
+            transaction = transaction.parent
+        return transaction is not None
 
     @property
     def has_changes(self) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import InvalidRequestError
 
+from txkit._core.context import State
 from txkit._core.control import Control
 from txkit._core.finish import cancellations
 from txkit._core.routing import live_bind, option_conflict, refuse_starvation
@@ -35,7 +36,8 @@ def route(one: Participant, bind: Engine | Connection, statement: Any) -> Engine
     """
     context = one.context
     if context is not None:
-        context.check_open("a session")
+        if one.control is Control.USER or context.state is State.CLOSED:
+            context.check_open("a session")
         refuse_overlap(one, "a session")
         one.last_used = context.tick()
     if one.control is Control.CLOSED:
@@ -63,7 +65,7 @@ def refuse_overlap(one: Participant, what: str) -> None:
     Raises:
         ConcurrentSessionUseError: nothing was sent.
     """
-    if one.context is not None and one.control is Control.USER:
+    if one.context is not None and one.control is not Control.CLOSED:
         use(one.context, what)
 
 

@@ -48,6 +48,29 @@ def open_place(function: str) -> Place:
     return place
 
 
+def joinable_context(function: str) -> Context | None:
+    """Give the open context, for who would join it; None where a unit of its own is in place.
+
+    A call that has joined a context is a part of it: once that has ended, what is called inside
+    can't become a unit of its own, or half of the call would be committed alone.
+
+    Raises:
+        ContextClosedError: the running task is inside of such a call.
+    """
+    place = current()
+    if place is None or place.context.state is State.ASIDE:
+        return None
+    context = place.context
+    if context.state is State.OPEN:
+        return context
+    here = current_task()
+    while place is not None and place.context is context:
+        if place.user.task is here and type(place) is not Heir:
+            context.check_open(repr(function))
+        place = place.before
+    return None
+
+
 def use(context: Context, what: str) -> None:
     """Let the running task use the context.
 
@@ -66,7 +89,7 @@ def use(context: Context, what: str) -> None:
     if before.task is not None:
         if before.task.get_loop() is not mine.get_loop():
             raise _in_thread(context, what)
-        if not _descends_from(before):
+        if not _descends_from(before) or context.is_at_work:
             raise ConcurrentSessionUseError(
                 what, context.name, task=mine.get_name(), user=before.task.get_name()
             )

@@ -21,11 +21,11 @@ from txkit._core.boundary.unit import end_context, end_normally, end_with_error,
 from txkit._core.limit import Limit
 from txkit._core.place import Place, go_back, running_context, surroundings
 from txkit._core.scope import Scope
-from txkit._core.users import use
+from txkit._core.users import joinable_context, use
 from txkit.errors import TransactionNotAllowedError, TransactionRequiredError
 from txkit.policy.characteristics import AUTOCOMMIT, PLAIN
 from txkit.policy.definition import Definition
-from txkit.policy.propagation import INSIDE, Decision, decide
+from txkit.policy.propagation import INSIDE, Decision, Surroundings, decide
 
 if TYPE_CHECKING:
     from txkit._core.context import Context
@@ -124,7 +124,8 @@ def decided(definition: Definition, name: str) -> tuple[Decision, Context | None
     Raises:
         TransactionRequiredError, TransactionNotAllowedError: nothing is marked.
     """
-    context = running_context()
+    joins = decide(definition.propagation, Surroundings.TRANSACTION) in INSIDE
+    context = joinable_context(name) if joins else running_context()
     decision = decide(definition.propagation, surroundings(context))
     if decision is Decision.REFUSE_WITHOUT:
         raise TransactionRequiredError(name)
@@ -173,7 +174,7 @@ async def enter_atomic(scope: Scope, mode: Mode, injected: Injected = ()) -> Ent
     Raises:
         OpenTransactionError, AtomicControlError, ConcurrentSessionUseError: nothing is marked.
     """
-    context = running_context()
+    context = joinable_context(scope.name)
     if context is None or context.autocommit:
         return Entered(Opened(_PLAIN, None, injected), new_context(scope, _PLAIN, PLAIN))
     use(context, scope.name)

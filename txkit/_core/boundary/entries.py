@@ -15,9 +15,9 @@ from txkit._core.boundary.entered import Entered, decided, enter_atomic, enter_i
 from txkit._core.boundary.joining import joined_failed
 from txkit._core.boundary.unit import run_unit
 from txkit._core.context import State
-from txkit._core.place import Place, current, go_back, install, running_context
+from txkit._core.place import Place, current, go_back, install
 from txkit._core.scope import Scope
-from txkit._core.users import use
+from txkit._core.users import joinable_context, use
 from txkit.policy.characteristics import AUTOCOMMIT, PLAIN
 from txkit.policy.definition import Definition
 from txkit.policy.propagation import INSIDE, Decision, Surroundings, decide
@@ -79,7 +79,7 @@ def atomic_entry(
     """Give the entry of ``@atomic``."""
 
     async def entry(*args: Any, **kwargs: Any) -> Any:
-        context = running_context()
+        context = joinable_context(name)
         scope = Scope(name, atomic=True, only=databases)
         if context is None or context.autocommit:
             return await run_unit(scope, _PLAIN, function, args, kwargs)

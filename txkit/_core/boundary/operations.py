@@ -18,10 +18,12 @@ from txkit._core.guard import plain
 from txkit._core.permission import refuse_doomed
 from txkit._core.transactions import commit_whole
 from txkit._core.users import other_user
+from txkit.database.blocking import is_at_work
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, SessionTransaction
 
+    from txkit._core.context import Context
     from txkit._core.participant import Participant
 
 
@@ -70,8 +72,8 @@ def _rollback(sync: Session, one: Participant, *, close: bool) -> None:
     one.rolling_back()
     try:
         with ByBoundary(one):
-            if one.context is not None and one.context.autocommit and other_user(one.context):
-                one.discard()  # no ROLLBACK is sent, which would tell whether it is busy
+            if one.context is not None and _is_in_other_hands(one, one.context):
+                one.discard()
             session.rollback()
             if close:
                 session.close()
@@ -86,6 +88,13 @@ def _rollback(sync: Session, one: Participant, *, close: bool) -> None:
     finally:
         if close:
             one.was_closed()
+
+
+def _is_in_other_hands(one: Participant, context: Context) -> bool:
+    """Whether another task may be in a statement; in autocommit no ROLLBACK would tell."""
+    if one.connection is None or other_user(context) is None:
+        return False
+    return context.autocommit or is_at_work(one.connection)
 
 
 def close_idle(one: Participant) -> None:

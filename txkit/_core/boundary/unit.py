@@ -18,7 +18,7 @@ from txkit._core.boundary.ending import (
     rollback_all,
     terminate_all,
 )
-from txkit._core.context import Context
+from txkit._core.context import Context, State
 from txkit._core.hooks import Outcome
 from txkit._core.limit import Limit
 from txkit._core.notes import attach
@@ -108,6 +108,8 @@ async def end_normally(
         if reason is None and _is_to_be_prepared(context):
             await _within(context, prepare(context, context.root, context.in_order_of_use))
             reason = _reason_of(context)
+            if reason is None:
+                refuse_half(context, context.name)
         if reason is not None:
             wanted = Outcome.ROLLED_BACK
             await _roll_back_wanted(context, reason)
@@ -203,6 +205,7 @@ def _may_commit_with(context: Context, error: BaseException) -> bool:
 
 async def _commit(context: Context) -> None:
     context.check_limit()
+    context.state = State.ENDING
     if context.ledger is not None:
         context.ledger.open_books(is_final=True)
     await commit_all(context.name, context.in_order_of_use(), close=True)
@@ -213,6 +216,7 @@ async def _within(context: Context, work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _roll_back_wanted(context: Context, reason: str) -> None:
+    context.state = State.ENDING
     if context.ledger is not None:
         context.ledger.open_books(is_final=True)
     try:
@@ -229,6 +233,7 @@ async def _roll_back_after(
     if context.ledger is not None:
         context.ledger.open_books(is_final=True)
     leaving = error
+    context.state = State.ENDING
     _tell_of_other_user(context, error)
     if context.participants:
         try:
