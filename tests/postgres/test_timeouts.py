@@ -152,9 +152,9 @@ async def test_statement_that_the_user_swallows(pg: PostgresJudge, run: Run, rul
 
 @BOTH_FACES
 async def test_wait_for_the_pool_is_within_the_limit(pg: PostgresJudge, run: Run) -> None:
+    """The pool's one connection is somebody else's: for a caller's own nobody would wait."""
     async with gone_within_a_second(pg) as db:
-        async with new_context():
-            await ask(db, "SELECT 1")  # the one connection
+        async with (await db.engine()).connect():
             with pytest.raises(TransactionTimeoutError):
                 await run(new_context(timeout_s=SOON_S), lambda: write(db, "never"))
 
