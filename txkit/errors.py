@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from txkit.database import Database
 
-    Doom: TypeAlias = Literal["failed", "asked", "lost"]
+    Doom: TypeAlias = Literal["failed", "asked", "lost", "unfinished"]
 
 __all__ = [
     "AfterCommitError",
@@ -75,7 +75,8 @@ class NoContextError(TxkitError):
             f"{function}() was called where no context is open, so there is no transaction that"
             " it could belong to: decorate the entry function that leads here with @transactional"
             " (or @new_context), directly above its 'async def' and below any route or command"
-            " decorator"
+            " decorator (a streamed body and a background task run after their handler: decorate"
+            " their function)"
         )
 
 
@@ -115,6 +116,7 @@ class ConcurrentSessionUseError(TxkitError):
         opened_by: the boundary that opened the context.
         task: the name of the task that was refused (of the thread, where it is one).
         user: the name of the task that uses the context.
+        runs: what that task runs, its coroutine's qualified name; None: not known.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class ConcurrentSessionUseError(TxkitError):
         *,
         task: str,
         user: str,
+        runs: str | None = None,
         is_end: bool = False,
         is_thread: bool = False,
     ) -> None:
@@ -131,24 +134,25 @@ class ConcurrentSessionUseError(TxkitError):
         self.opened_by = opened_by
         self.task = task
         self.user = user
+        self.runs = runs
+        whose = f"task {user!r}" if runs is None else f"task {user!r} ({runs})"
         if is_end:
             text = (
-                f"{function!r} in task {task!r} was rolled back: task {user!r} has used the context of"
+                f"{function!r} in task {task!r} was rolled back: {whose} has used the context of"
                 f" {opened_by!r} and is not finished, so that a part of its work would be missing;"
                 " await it before the end, or give it a unit of its own with @new_context"
             )
         elif is_thread:
             text = (
                 f"{function} was called in thread {task!r}, and the context of {opened_by!r} belongs"
-                f" to task {user!r} and its event loop: do the work there, or give the thread a unit"
-                " of its own, with an event loop (asyncio.run) and @new_context"
+                f" to {whose} and its event loop: do the work there, or give the thread a unit of its"
+                " own, with an event loop (asyncio.run) and @new_context"
             )
         else:
             text = (
-                f"{function} in task {task!r} came to the context of {opened_by!r} while task"
-                f" {user!r} uses it and is not finished: one task at a time uses a context; await"
-                f" {user!r} first, or give one of them a unit of its own with @new_context (or"
-                " run_in_new_ctx)"
+                f"{function} in task {task!r} came to the context of {opened_by!r} while {whose}"
+                " uses it and is not finished: one task at a time uses a context; await that task"
+                " first, or give each but one a unit of its own with @new_context (or run_in_new_ctx)"
             )
         super().__init__(text)
 
@@ -304,7 +308,8 @@ class UnexpectedRollbackError(TxkitError):
         reason: what the culprit said, or its exception in words.
         how: ``"failed"``: an exception of its; ``"asked"``: it called
             ``set_rollback_only()``; ``"lost"``: the connection went, or the database
-            itself ended the whole transaction.
+            itself ended the whole transaction; ``"unfinished"``: a block of a generator's
+            or task's was left, and nobody could end it.
         ended: whether it was rolled back; False: that is still to be done.
     """
 
@@ -325,6 +330,12 @@ class UnexpectedRollbackError(TxkitError):
                 f"{self.culprit!r} failed ({self.reason}), and the whole transaction went with that,"
                 " which no savepoint can undo; run it again, or give what may fail or be cancelled"
                 " alone a transaction of its own, with propagation='requires_new'"
+            )
+        if self.how == "unfinished":
+            return (
+                f"{self.culprit!r} is a part of it and has no end ({self.reason}): close a decorated"
+                " generator that is left early, 'async with contextlib.aclosing(...) as items:', and"
+                " await every task before the end"
             )
         if self.culprit == self.function and self.how == "asked":
             return f"it asked for that itself ({self.reason}); roll back by hand to begin anew"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from tests.conftest import PostgresJudge
 from tests.notes import Boom, write
@@ -61,6 +62,37 @@ async def test_busy_connection_is_discarded(
         assert await transactional(backend_pid)(db) != before
         await transactional(write)(db, "kept")
     assert await pg.texts() == ["kept"]
+
+
+async def test_child_does_not_come_between_a_statement_and_its_answer(
+    db: Database, pg: PostgresJudge
+) -> None:
+    """Scenario: the user does not wait for its child, but for its statement, in a savepoint.
+    Outcome: what the child wrote would have gone with the savepoint; so it is not written."""
+
+    @transactional
+    async def unit() -> None:
+        async def child() -> None:
+            await asleep(pg)
+            try:
+                with pytest.raises(ConcurrentSessionUseError):
+                    await write(db, "never")
+            finally:
+                await pg.fetch(
+                    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+                    " WHERE wait_event = 'PgSleep' AND datname = current_database()"
+                )
+
+        session = await db_session(db)
+        await write(db, "unit")
+        task = asyncio.create_task(child())
+        with pytest.raises(DBAPIError):
+            async with session.begin_nested():
+                await sleep(db)
+        await task
+
+    await unit()
+    assert await pg.texts() == ["unit"]
 
 
 async def test_idle_connection_is_used_again(pg: PostgresJudge) -> None:

@@ -16,7 +16,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from txkit._core.hooks import Ledger
-from txkit._core.scope import Mark
+from txkit._core.scope import unfinished
 from txkit.errors import AtomicControlError, ContextClosedError
 from txkit.policy.characteristics import PLAIN, Characteristics
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from txkit._core.hooks import Witness
     from txkit._core.limit import Limit
     from txkit._core.participant import Participant
-    from txkit._core.scope import Savepoint, Scope
+    from txkit._core.scope import Mark, Savepoint, Scope
     from txkit.database import Database
 
 
@@ -213,10 +213,7 @@ class Context:
     def doom_unfinished(self) -> None:
         """Mark the context if a block in it is not finished: a stream's, which nobody closed."""
         if len(self.scopes) > 1:
-            reason = (
-                "it is not finished: close a generator that is left early, by contextlib.aclosing()"
-            )
-            self.doom_scope(self.root, Mark(self.scopes[-1].name, reason, final=True))
+            self.doom_scope(self.root, unfinished(self.scopes[-1].name))
 
     def mark_on(self, one: Participant) -> Mark | None:
         """Give the mark that dooms what the participant does now, innermost first."""

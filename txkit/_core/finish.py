@@ -18,6 +18,7 @@ import contextlib
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_CALLERS: dict[asyncio.Task[Any], asyncio.Task[Any]] = {}
+_CALLERS = WeakKeyDictionary[asyncio.Task[Any], asyncio.Task[Any]]()
 """On whose behalf each finishing task works."""
 
 

@@ -85,7 +85,8 @@ class Guarded(Session):
     def flush(self, objects: Any = None) -> None:
         """Refuse before the flush begins: a refusal inside would end the transaction."""
         one = self.txkit_participant
-        refuse_overlap(one, "a session")
+        if one.control is not Control.CLOSED:
+            refuse_overlap(one, "a session")
         if one.is_suspect and one.has_changes:
             refuse_doomed(one)
         try:

@@ -38,6 +38,9 @@ log = logging.getLogger("txkit")
 _LOOK_S = 0.75
 """Between two looks; what runs at both of them is asked about."""
 
+_LONGEST_LOOK_S = 12.0
+"""The same for a statement that was asked about in vain: each time twice as long."""
+
 _ASK_S = 2.0
 """For the answer; then it is tried again."""
 
@@ -56,12 +59,14 @@ class Sentry:
     ``refusal`` is the error in the place of the server's, while a statement is being cancelled.
     """
 
-    __slots__ = ("_clock", "_one", "_task", "_timer", "refusal")
+    __slots__ = ("_asked", "_clock", "_one", "_pause_s", "_task", "_timer", "refusal")
 
     def __init__(self, one: Participant) -> None:
         self._one = ref(one)
         self._task = asyncio.current_task()
         self._clock: int | None = None
+        self._asked: int | None = None
+        self._pause_s = _LOOK_S
         self._timer = self._start()
         self.refusal: PoolStarvationError | None = None
 
@@ -82,12 +87,16 @@ class Sentry:
         self.refusal = None
         if clock is not None and clock == self._clock and any(self._callers(one)):
             self._clock = None
+            is_again, self._asked = self._asked == clock, clock
+            self._pause_s = min(2 * self._pause_s, _LONGEST_LOOK_S) if is_again else _LOOK_S
             task = asyncio.get_running_loop().create_task(
                 self._ask(one), name="txkit: looking for a lock"
             )
             _ASKING.add(task)
             task.add_done_callback(_ASKING.discard)
         else:
+            if clock != self._asked:
+                self._pause_s = _LOOK_S
             self._look_later()
 
     def _look_later(self) -> None:
@@ -97,7 +106,7 @@ class Sentry:
     def _start(self) -> asyncio.TimerHandle:
         """Set the timer; what it runs stands in no unit's place."""
         loop = asyncio.get_running_loop()
-        return loop.call_later(_LOOK_S, self._look, context=Context())
+        return loop.call_later(self._pause_s, self._look, context=Context())
 
     def _stands_by(self) -> Participant | None:
         one = self._one()

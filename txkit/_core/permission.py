@@ -65,8 +65,12 @@ def refuse_overlap(one: Participant, what: str) -> None:
     Raises:
         ConcurrentSessionUseError: nothing was sent.
     """
-    if one.context is not None and one.control is not Control.CLOSED:
+    if one.context is None:
+        return
+    if one.control is not Control.CLOSED:
         use(one.context, what)
+    elif one.context.state is State.CLOSED:
+        one.context.check_open(what)
 
 
 def refuse_doomed(one: Participant) -> None:
@@ -94,6 +98,8 @@ def authorize(one: Participant, operation: str, *, ends_by: str) -> None:
         TransactionTimeoutError: a commit of what is over its time.
     """
     if one.control is not Control.USER:
+        if one.context is not None and one.control is Control.CLOSED and ends_by != "rollback":
+            one.context.check_open(operation)
         return
     refuse_overlap(one, operation)
     _refuse_owned(one, operation)

@@ -51,6 +51,12 @@ class Mark:
         )
 
 
+def unfinished(name: str) -> Mark:
+    """Give the mark of a block that nobody can finish any more: a generator's that was left."""
+    reason = "it was left early, and not closed by the task that uses it"
+    return Mark(name, reason, final=True, how="unfinished")
+
+
 class Scope:
     """What fails as a whole: a context, or an atomic block inside it.
 

@@ -20,7 +20,7 @@ from txkit._core.committing import explained
 from txkit._core.control import ByBoundary, Control
 from txkit._core.finish import complete
 from txkit._core.hooks import Outcome
-from txkit._core.permission import authorize, refuse_foreign_commit
+from txkit._core.permission import authorize, refuse_foreign_commit, refuse_overlap
 from txkit._core.telling import attach_failures, prepare_by_hand, raise_failures, tell_by_hand
 from txkit.errors import AfterCommitError
 
@@ -36,6 +36,7 @@ class GuardedTransaction(SessionTransaction):
     def commit(self, _to_root: bool = False) -> None:  # noqa: FBT001, FBT002
         """Commit, if nothing around it forbids that; a savepoint is released."""
         one = _participant(self)
+        refuse_overlap(one, "the commit of its transaction")
         if self.parent is not None or one.control is not Control.USER:
             super().commit(_to_root)
             return
@@ -49,6 +50,8 @@ class GuardedTransaction(SessionTransaction):
     def rollback(self, _capture_exception: bool = False, _to_root: bool = False) -> None:  # noqa: FBT001, FBT002
         """Roll back, and note what goes unsent with it."""
         one = _participant(self)
+        if not _capture_exception:  # a flush that failed rolls back by itself
+            refuse_overlap(one, "the rollback of its transaction")
         if self.parent is None and one.control is Control.USER:
             one.rolling_back()
         super().rollback(_capture_exception, _to_root)

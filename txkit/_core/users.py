@@ -12,12 +12,13 @@ that its creator stood in. Must not send anything.
 from __future__ import annotations
 
 import threading
-from asyncio import current_task
-from typing import TYPE_CHECKING
+from asyncio import Task, current_task
+from typing import TYPE_CHECKING, Any
 
-from txkit._core.context import NOBODY, State, User
+from txkit._core.context import NOBODY, State, User, current_task_or_none
 from txkit._core.finish import on_behalf_of
 from txkit._core.place import Heir, current, install
+from txkit._core.waiting import suspended_on
 from txkit.errors import ConcurrentSessionUseError, NoContextError
 
 if TYPE_CHECKING:
@@ -89,9 +90,13 @@ def use(context: Context, what: str) -> None:
     if before.task is not None:
         if before.task.get_loop() is not mine.get_loop():
             raise _in_thread(context, what)
-        if not _descends_from(before) or context.is_at_work:
+        if not _may_follow(before, mine, context):
             raise ConcurrentSessionUseError(
-                what, context.name, task=mine.get_name(), user=before.task.get_name()
+                what,
+                context.name,
+                task=mine.get_name(),
+                user=before.task.get_name(),
+                runs=_runs(before),
             )
     context.user = User(mine, None if before is NOBODY else before)
     place = current()
@@ -131,7 +136,7 @@ def end_turn(context: Context) -> None:
 
 def other_user(context: Context) -> str | None:
     """Name the unfinished task that uses the context beside the running one."""
-    user, task = latest_user(context), current_task()
+    user, task = latest_user(context), current_task_or_none()
     if user.task is None or task is None or user.task is on_behalf_of(task):
         return None
     return None if _descends_from(user) else user.task.get_name()
@@ -145,9 +150,30 @@ def refuse_half(context: Context, name: str) -> None:
     """
     other = other_user(context)
     if other is not None:
-        here = current_task()
+        here = current_task_or_none()
         mine = "?" if here is None else here.get_name()
-        raise ConcurrentSessionUseError(name, context.name, task=mine, user=other, is_end=True)
+        runs = _runs(latest_user(context))
+        raise ConcurrentSessionUseError(
+            name, context.name, task=mine, user=other, runs=runs, is_end=True
+        )
+
+
+def _may_follow(user: User, task: Task[Any], context: Context) -> bool:
+    """Whether a task descends from the user, who does nothing in the context just now.
+
+    Or has inherited the context, and the user waits for it: so does a descendant that was made
+    before its parent ever came here.
+    """
+    if context.is_at_work:
+        return False
+    return _descends_from(user) or (_has_inherited(context) and user.task in suspended_on({task}))
+
+
+def _has_inherited(context: Context) -> bool:
+    place = current()
+    while place is not None and place.context is not context:
+        place = place.before
+    return place is not None
 
 
 def _descends_from(user: User) -> bool:
@@ -156,6 +182,12 @@ def _descends_from(user: User) -> bool:
     while place is not None and place.user.task is not user.task:
         place = place.before
     return place is not None
+
+
+def _runs(user: User) -> str | None:
+    """Name what a task runs."""
+    coroutine = None if user.task is None else user.task.get_coro()
+    return getattr(coroutine, "__qualname__", None)
 
 
 def _in_thread(context: Context, what: str) -> ConcurrentSessionUseError:

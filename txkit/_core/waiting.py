@@ -96,8 +96,11 @@ def _held_by(callback: Any) -> Iterator[AnyFuture]:
     if not isinstance(function, FunctionType) or function.__closure__ is None:
         return
     cells = dict(zip(function.__code__.co_freevars, function.__closure__, strict=True))
-    if "return_when" in cells and _content(cells["return_when"]) == asyncio.FIRST_COMPLETED:
-        return  # asyncio.wait(), which another one may end
+    if "return_when" in cells and (
+        _content(cells["return_when"]) != asyncio.ALL_COMPLETED
+        or _content(cells["timeout_handle"]) is not None
+    ):
+        return  # asyncio.wait(), which another one may end, or a timer
     for cell in cells.values():
         yield from _in(_content(cell))
 

@@ -61,9 +61,9 @@ def ask_beside(pool: Pool, question: Callable[[Server], Awaitable[None]]) -> Non
 
 
 def is_at_work(connection: Connection) -> bool:
-    """Whether a statement waits for its answer; True where the adapter doesn't tell."""
+    """Whether a statement waits for its answer; False where the adapter doesn't tell."""
     if connection.closed or connection.invalidated:
         return False
     adapted: Any = connection.connection.dbapi_connection
     mutex = getattr(adapted, "_execute_mutex", None)
-    return mutex is None or bool(mutex.locked())
+    return mutex is not None and bool(mutex.locked())

@@ -18,11 +18,11 @@ from txkit._core.boundary.enlist import hold
 from txkit._core.boundary.harm import harm_of_committing
 from txkit._core.boundary.savepoints import release_all, roll_back_block
 from txkit._core.hooks import Outcome
-from txkit._core.notes import attach, in_words
+from txkit._core.notes import attach, in_words, left_by
 from txkit._core.permission import refuse_broken
 from txkit._core.scope import Mark
 from txkit._core.telling import prepare, tell_after, tell_beside
-from txkit._core.users import refuse_half
+from txkit._core.users import other_user, refuse_half
 from txkit.errors import AtomicControlError, OpenTransactionError
 from txkit.policy.current_transaction import Entry, Met, Mode, decide_entry
 
@@ -116,13 +116,18 @@ async def leave_with_error(context: Context, scope: Scope, error: BaseException)
 
 async def _roll_back(context: Context, scope: Scope, error: BaseException) -> None:
     leaving = error
+    other = other_user(context)
+    if other is not None:  # a part of its work would stay, or come behind what is rolled back
+        reason = f"task {other!r} was at work in it, and is not finished"
+        attach(error, f"{reason}: {scope.name!r} and what is around it can't commit")
+        context.doom_all(Mark(scope.name, reason, error, final=True, how="unfinished"))
     if isinstance(error, GeneratorExit):
         # Nothing can be awaited: the connection goes, and with it what the caller did on it.
         terminate_all(scope.name, list(scope.held))
         context.doom_all(Mark(scope.name, "its coroutine was closed", error))
     else:
         try:
-            await roll_back_block(scope, f"{type(error).__name__} left it")
+            await roll_back_block(scope, left_by(error))
         except Exception as failure:  # noqa: BLE001 - the first error leaves
             attach(error, "cleaning up failed too", failure)
         except BaseException as failure:  # noqa: BLE001 - a cancellation, raised below
@@ -191,6 +196,7 @@ def _mark_on(context: Context, scope: Scope) -> Mark | None:
 
 async def _commit_block(context: Context, scope: Scope) -> None:
     await flush_all(scope.held)
+    refuse_half(context, scope.name)
     context.check_limit()
     released: list[Participant] = []
     try:

@@ -7,12 +7,22 @@ be entered again, inside itself and by many tasks at once.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from typing import TYPE_CHECKING
 
 from txkit._core.boundary.enlist import give
-from txkit._core.boundary.entered import Entered, enter_atomic, enter_unit
-from txkit._core.place import Place, current, install, standing
+from txkit._core.boundary.entered import (
+    Entered,
+    Opened,
+    doom_left,
+    enter_atomic,
+    enter_unit,
+    is_in_other_hands,
+    leave_early,
+)
+from txkit._core.context import current_task_or_none
+from txkit._core.place import Place, current, go_back, install, standing
 from txkit._core.scope import Scope
 from txkit.errors import ContextClosedError
 
@@ -87,8 +97,8 @@ class Block:
 
     async def leave(self, error: BaseException | None) -> None:
         """Leave the block that was entered last, here."""
-        last = standing()
-        here = self._open.get(id(_users_frame()))
+        last, frame = standing(), _users_frame()
+        here = self._open.get(id(frame))
         place = here[-1] if here else last
         is_sibling = isinstance(last, BlockPlace) and here and last.frame == here[-1].frame
         if (
@@ -103,13 +113,25 @@ class Block:
         try:
             if place.entry.limit is not None:
                 leaving = await place.entry.limit.stop(error)
-            await place.entry.leave(place, leaving)
+            if isinstance(leaving, GeneratorExit) and _may_await(frame):
+                await self._leave_early(place)
+            else:
+                await place.entry.leave(place, leaving)
         finally:
             self._forget(place)
             if place.asked in place.context.asked:
                 place.context.asked.remove(place.asked)
         if leaving is not None and leaving is not error:
             raise leaving from error
+
+    async def _leave_early(self, place: BlockPlace) -> None:
+        """Leave a block of a generator that its consumer gave up: it is being closed."""
+        entry, context = place.entry, place.context
+        if not isinstance(entry, Opened) and is_in_other_hands(context):
+            doom_left(entry, context)
+            go_back(place)
+        else:
+            await leave_early(entry, place)
 
     def _stand(self, entered: Entered, frame: FrameType) -> None:
         place = BlockPlace(entered, self, frame)
@@ -121,6 +143,12 @@ class Block:
         places.remove(place)
         if not places:
             del self._open[place.frame]
+
+
+def _may_await(frame: FrameType) -> bool:
+    """Whether GeneratorExit came to an async generator, whose ``aclose()`` is awaited."""
+    is_stream = bool(frame.f_code.co_flags & inspect.CO_ASYNC_GENERATOR)
+    return is_stream and current_task_or_none() is not None
 
 
 def _users_frame() -> FrameType:

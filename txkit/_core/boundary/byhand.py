@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from txkit._core.boundary.ending import commit_all, rollback_all
 from txkit._core.permission import refuse_broken
 from txkit._core.telling import prepare, tell_after, tell_beside
+from txkit._core.users import refuse_half
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,7 @@ async def commit_by_hand(context: Context, name: str, ones: Sequence[Participant
     await prepare(context, context.root, lambda: ones, by_hand=True)
     for one in ones:
         refuse_broken(one)
+    refuse_half(context, name)
     context.check_limit()
     try:
         await commit_all(name, ones, close=False)

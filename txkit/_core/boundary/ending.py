@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from txkit._core.boundary import operations
 from txkit._core.finish import complete
 from txkit._core.hooks import Outcome
-from txkit._core.notes import attach
+from txkit._core.notes import attach, left_by
 from txkit.errors import PartialCommitError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ async def rollback_after(
 ) -> None:
     """Roll back and close because of ``error``, which leaves: what fails is attached to it."""
     try:
-        await rollback_all(name, participants, f"{type(error).__name__} left it", close=True)
+        await rollback_all(name, participants, left_by(error), close=True)
     except Exception as failure:  # noqa: BLE001 - the first error leaves
         attach(error, "cleaning up failed too", failure)
 

@@ -7,6 +7,7 @@ function that opens a context, or joins one without options, has a shorter way.)
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from txkit._core.boundary.atomic import (
@@ -18,10 +19,13 @@ from txkit._core.boundary.atomic import (
 from txkit._core.boundary.joining import joined_failed, refuse_incompatible
 from txkit._core.boundary.nested import leave_nested, leave_nested_with_error
 from txkit._core.boundary.unit import end_context, end_normally, end_with_error, new_context
+from txkit._core.context import State, current_task_or_none
 from txkit._core.limit import Limit
+from txkit._core.notes import LeftEarly
 from txkit._core.place import Place, go_back, running_context, surroundings
-from txkit._core.scope import Scope
-from txkit._core.users import joinable_context, use
+from txkit._core.scope import Scope, unfinished
+from txkit._core.users import joinable_context, latest_user, use
+from txkit._core.waiting import suspended_on
 from txkit.errors import TransactionNotAllowedError, TransactionRequiredError
 from txkit.policy.characteristics import AUTOCOMMIT, PLAIN
 from txkit.policy.definition import Definition
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
     from txkit.policy.characteristics import Characteristics
     from txkit.policy.current_transaction import Mode
     from txkit.policy.outcome import Injected
+
+log = logging.getLogger("txkit")
 
 _PLAIN = Definition()
 
@@ -92,6 +98,9 @@ class Covered:
     async def leave(self, place: Place, error: BaseException | None, result: object = None) -> None:
         """Commit the block or roll it back."""
         context, scope, definition = place.context, self.scope, self._definition
+        inner = context.scopes[-1]
+        if inner is not scope and scope in context.scopes:  # streams that end in another order
+            context.doom_all(unfinished(inner.name))
         try:
             if definition is None:
                 if error is None:
@@ -107,6 +116,33 @@ class Covered:
 
 
 Entry: TypeAlias = Opened | Joined | Covered
+
+
+async def leave_early(entry: Entry, place: Place) -> None:
+    """Leave what a generator entered that its consumer gave up: where it joined, nothing ends."""
+    context = place.context
+    is_gone = context.state is not State.OPEN and not isinstance(entry, Opened)
+    if isinstance(entry, Joined) or is_gone:
+        go_back(place)
+        return
+    left = LeftEarly()
+    await entry.leave(place, left)
+    for note in getattr(left, "__notes__", ()):
+        log.warning("%s: left early: %s", context.name, note)
+
+
+def doom_left(entry: Entry, context: Context) -> None:
+    """Let a block roll back with what is around it: who closes it must not touch the session."""
+    if isinstance(entry, Covered) and context.state is State.OPEN:
+        context.doom_scope(entry.scope, unfinished(entry.scope.name))
+
+
+def is_in_other_hands(context: Context) -> bool:
+    """Whether another task than this one uses the context."""
+    user, task = latest_user(context).task, current_task_or_none()
+    return (
+        user is not None and user is not task and (task is None or user not in suspended_on({task}))
+    )
 
 
 class Entered(NamedTuple):

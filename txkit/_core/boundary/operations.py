@@ -8,6 +8,7 @@ the connection, since what the server holds is then in doubt.
 from __future__ import annotations
 
 from contextlib import suppress
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import IllegalStateChangeError
@@ -147,7 +148,8 @@ async def rollback_to_savepoint(one: Participant, savepoint: SessionTransaction)
             one.discard()
             raise
 
-    if one.control is not Control.CLOSED and savepoint not in one.gone:
+    is_gone = savepoint in one.gone or attrgetter("session")(savepoint) is None
+    if one.control is not Control.CLOSED and not is_gone:
         await one.session.run_sync(step)
 
 

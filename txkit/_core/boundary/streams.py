@@ -12,17 +12,24 @@ same time as the generator around it.
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from txkit._core.boundary.entered import Covered, Entered, Joined, Opened, enter_atomic, enter_unit
+from txkit._core.boundary.entered import (
+    Entered,
+    Opened,
+    doom_left,
+    enter_atomic,
+    enter_unit,
+    is_in_other_hands,
+    leave_early,
+)
 from txkit._core.context import NOBODY, State
 from txkit._core.notes import attach
 from txkit._core.place import Place, current, install
-from txkit._core.scope import Mark, Scope
+from txkit._core.scope import Scope
 from txkit._core.users import end_turn, take_turn
 from txkit.policy.outcome import find_injected
 
@@ -34,13 +41,7 @@ if TYPE_CHECKING:
 Body: TypeAlias = AsyncGenerator[Any, Any]
 Function: TypeAlias = Callable[..., Body]
 
-log = logging.getLogger("txkit")
-
 _EXHAUSTED = object()
-
-
-class LeftEarly(BaseException):
-    """Why a stream is rolled back that its consumer gave up. Never leaves."""
 
 
 def unit_stream(function: Function, definition: Definition, name: str) -> Function:
@@ -69,7 +70,8 @@ def _stream(
     enter: Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Entered]],
 ) -> Function:
     async def entry(*args: Any, **kwargs: Any) -> Body:
-        stream = Stream(await enter(args, kwargs), function(*args, **kwargs))
+        body = function(*args, **kwargs)  # before anything is entered: it may be called wrongly
+        stream = Stream(await enter(args, kwargs), body)
         item = await stream.step(_first_step(stream.body))
         while item is not _EXHAUSTED:
             try:
@@ -96,6 +98,7 @@ class Stream:
         self._asked = entered.asked
         self._root = Place(entered.context, entered.caller, None)
         self._place: Place | None = self._root
+        self._is_disowned = False
 
     async def step(self, step: Awaitable[Any]) -> Any:
         """Let the body go on to its next yield; end everything where there is none."""
@@ -106,11 +109,13 @@ class Stream:
             except StopAsyncIteration:
                 pass
             except BaseException as error:
-                if not isinstance(error, GeneratorExit):  # it may have swallowed a time-out
-                    await self._close_body(error)
-                await self._leave(error)
+                try:
+                    if not isinstance(error, GeneratorExit):  # it may have swallowed a time-out
+                        await self._close_body(error)
+                finally:
+                    await self._leave(error)
                 raise
-            await self._leave(None)
+            await self._end()
             return _EXHAUSTED
 
     async def leave_early(self, leaving: BaseException) -> None:
@@ -118,24 +123,31 @@ class Stream:
         if asyncio._get_running_loop() is None:  # noqa: SLF001 - nothing can be awaited
             await self._leave(leaving)
             return
-        is_foreign = not isinstance(self._entry, Opened) and _is_foreign(self._context)
+        is_foreign = not isinstance(self._entry, Opened) and is_in_other_hands(self._context)
         if is_foreign:
             self._disown()
         with self._inside():
-            left = LeftEarly("its consumer left it early")
             try:
                 await self.body.aclose()
             except BaseException as error:
                 await self._leave(error)
                 raise
-            if not isinstance(self._entry, Joined) and not is_foreign:
-                await self._leave(left)
-        for note in getattr(left, "__notes__", ()):
-            log.warning("%s: left early: %s", self._context.name, note)
+            if not is_foreign:
+                await leave_early(self._entry, self._root)
 
     async def _leave(self, error: BaseException | None) -> None:
         if isinstance(self._entry, Opened) or self._context.state is State.OPEN:
             await self._entry.leave(self._root, error)
+
+    async def _end(self) -> None:
+        """End well, unless the time of what was joined is over."""
+        try:
+            if self._entry.limit is not None:
+                self._entry.limit.check()
+        except BaseException as error:
+            await self._leave(error)
+            raise
+        await self._leave(None)
 
     async def _close_body(self, error: BaseException) -> None:
         try:
@@ -145,11 +157,8 @@ class Stream:
 
     def _disown(self) -> None:
         """Let what is closed by another task than uses the context touch nothing in it."""
-        entry, context = self._entry, self._context
-        if isinstance(entry, Covered) and context.state is State.OPEN:
-            reason = "it was left early, and closed in another task; use contextlib.aclosing()"
-            context.doom_scope(entry.scope, Mark(entry.scope.name, reason, final=True))
-        self._root.before = None
+        doom_left(self._entry, self._context)
+        self._is_disowned = True
         place = self._place
         while place is not None:
             place.user = NOBODY
@@ -160,7 +169,7 @@ class Stream:
         """Stand where the body stands; afterwards, where the consumer does."""
         context, outside = self._context, current()
         is_own = isinstance(self._entry, Opened)
-        self._root.before = outside
+        self._root.before = None if self._is_disowned else outside
         if is_own:
             self._root.user = take_turn(context)
         if self._asked is not None:
@@ -176,12 +185,6 @@ class Stream:
                 context.asked.remove(self._asked)
             if is_own:
                 end_turn(context)
-
-
-def _is_foreign(context: Any) -> bool:
-    """Whether another task than this one uses the context."""
-    task = context.user.task
-    return task is not None and not task.done() and task is not asyncio.current_task()
 
 
 def _first_step(body: Body) -> Awaitable[Any]:

@@ -138,6 +138,7 @@ async def end_with_error(
             if _is_to_be_prepared(context):
                 await _within(context, prepare(context, context.root, context.in_order_of_use))
             if _may_commit_with(context, error):
+                refuse_half(context, context.name)
                 await _commit(context)
                 wanted = Outcome.COMMITTED
         except Exception as failure:  # noqa: BLE001 - the user's exception leaves
@@ -169,6 +170,7 @@ def _reason_of(context: Context) -> str | None:
     if mark is None:
         return None
     if not mark.own:
+        refuse_half(context, context.name)
         raise mark.refusal(context.name, ended=True) from mark.error
     return mark.reason
 
