@@ -15,6 +15,7 @@ from tests.notes import Boom, write
 from tests.told import watch
 from txkit import (
     AtomicControlError,
+    ConcurrentSessionUseError,
     ContextClosedError,
     Database,
     TransactionNotAllowedError,
@@ -24,6 +25,7 @@ from txkit import (
     atomic,
     commit_db_session,
     db_session,
+    in_transaction,
     new_context,
     run_in_new_ctx,
     transactional,
@@ -241,3 +243,150 @@ async def test_run_in_new_ctx_says_how_to_iterate(place: Place) -> None:
 def test_retry_of_a_stream_is_refused() -> None:
     with pytest.raises(TypeError, match="retry"):
         transactional(retry=5)(two)  # type: ignore[call-overload]
+
+
+class TestMistakes:
+    async def test_wrong_arguments_enter_nothing(self, place: Place) -> None:
+        async with transactional():
+            await write(place.db, "kept")
+            for kind in (atomic, transactional(propagation="nested")):
+                with pytest.raises(TypeError, match="argument"):
+                    await anext(kind(two)())
+            await commit_db_session(place.db)
+        assert await place.texts() == ["kept"]
+
+    async def test_atomic_streams_that_end_in_another_order_lose_everything(
+        self, place: Place
+    ) -> None:
+        @transactional
+        async def unit() -> None:
+            first, second = atomic(two)(place.db, "first"), atomic(two)(place.db, "second")
+            await anext(first)
+            await anext(second)
+            with pytest.raises(UnexpectedRollbackError, match="no end"):
+                async for _ in first:
+                    pass
+            with pytest.raises(UnexpectedRollbackError):
+                async for _ in second:
+                    pass
+
+        with pytest.raises(UnexpectedRollbackError):
+            await unit()
+        assert await place.texts() == []
+
+    async def test_time_that_is_over_at_the_end_is_noticed(self, place: Place) -> None:
+        @transactional(timeout_s=0.3)
+        async def slow() -> AsyncIterator[int]:
+            await write(place.db, "lost")
+            yield 1
+            time.sleep(0.4)
+
+        @transactional
+        async def unit() -> None:
+            with pytest.raises(TransactionTimeoutError):
+                async for _ in slow():
+                    pass
+
+        with pytest.raises(UnexpectedRollbackError):
+            await unit()
+        assert await place.texts() == []
+
+    async def test_cancelled_while_its_body_cleans_up_it_is_rolled_back(self, place: Place) -> None:
+        """Scenario: the time is over, the body yields all the same, and then cleans up slowly."""
+        cleans = asyncio.Event()
+
+        @transactional(timeout_s=0.3)
+        async def stubborn() -> AsyncIterator[int]:
+            await write(place.db, "lost")
+            try:
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    yield 1
+            finally:
+                cleans.set()
+                await asyncio.Event().wait()
+
+        async def consume() -> None:
+            async for _ in stubborn():
+                pass
+
+        task = asyncio.create_task(consume())
+        await cleans.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await place.db.engine()).pool.checkedout() == 0  # type: ignore[attr-defined]
+        assert await place.texts() == []
+
+    async def test_left_to_the_collector_a_joined_one_touches_nothing(self, place: Place) -> None:
+        tried = asyncio.Event()
+
+        @transactional
+        async def cleans_up() -> AsyncIterator[int]:
+            try:
+                await write(place.db, "kept")
+                yield 1
+            finally:
+                tried.set()
+                with pytest.raises(ConcurrentSessionUseError):
+                    await write(place.db, "never")
+
+        @transactional
+        async def unit() -> None:
+            async for _ in cleans_up():
+                break
+            await tried.wait()
+            await write(place.db, "kept too")
+
+        await unit()
+        assert await place.texts() == ["kept", "kept too"]
+
+    async def test_closed_by_a_task_that_the_unit_waits_for_it_ends_as_in_its_own(
+        self, place: Place
+    ) -> None:
+        @transactional
+        async def unit() -> None:
+            await write(place.db, "kept")
+            await commit_db_session(place.db)
+            rows = atomic(two)(place.db)
+            await anext(rows)
+            await asyncio.create_task(rows.aclose())  # type: ignore[attr-defined]
+            await write(place.db, "kept too")
+
+        await unit()
+        assert await place.texts() == ["kept", "kept too"]
+
+
+class TestUndecorated:
+    async def test_block_of_a_generator_that_is_closed_is_rolled_back(self, place: Place) -> None:
+        async def rows() -> AsyncIterator[int]:
+            async with atomic(place.db):
+                await write(place.db, "lost")
+                yield 1
+
+        @transactional
+        async def unit() -> None:
+            async with aclosing(rows()) as items:
+                await anext(items)
+            await write(place.db, "kept")
+
+        await unit()
+        assert await place.texts() == ["kept"]
+
+    async def test_boundary_of_one_that_is_closed_is_rolled_back_with_its_hooks(
+        self, place: Place
+    ) -> None:
+        told: list[str] = []
+
+        async def rows() -> AsyncIterator[int]:
+            async with transactional():
+                watch(told, "unit")
+                await write(place.db, "lost")
+                yield 1
+
+        async with aclosing(rows()) as items:
+            await anext(items)
+        assert told == ["unit: after rollback", "unit: rolled_back"]
+        assert not in_transaction()
+        assert await place.texts() == []
