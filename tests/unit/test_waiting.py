@@ -146,6 +146,15 @@ async def takes_the_first(child: Child) -> None:
     await asyncio.wait_for(Elsewhere().until(*tasks), SECOND)
 
 
+async def takes_the_first_failure(child: Child) -> None:
+    tasks = {asyncio.create_task(child()), asyncio.create_task(step_longer())}
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+
+
+async def waits_for_a_while(child: Child) -> None:
+    await asyncio.wait({asyncio.create_task(child())}, timeout=SECOND)
+
+
 async def takes_as_they_come(child: Child) -> None:
     for first in asyncio.as_completed([child(), step_longer()]):
         await first
@@ -184,6 +193,8 @@ class Elsewhere:
 NOT_WAITING = [
     forgets,
     takes_the_first,
+    takes_the_first_failure,
+    waits_for_a_while,
     takes_as_they_come,
     waits_for_an_event,
     takes_from_a_queue,
