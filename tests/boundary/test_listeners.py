@@ -23,6 +23,7 @@ from tests.ways import COMMITS, UNITS, End, Unit, each
 from txkit import (
     AfterCommitError,
     Database,
+    after_commit,
     atomic,
     db_session,
     new_non_ctx_atomic_session,
@@ -180,3 +181,30 @@ class TestAfterTransactionEnd:
             assert [type(one) for one in caught.value.exceptions] == [Broken]
         assert told == committed("unit")
         await works(single, place, "kept")
+
+
+@event.listens_for(Listened, "before_commit")
+def _registers(session: Session) -> None:
+    told: list[str] | None = session.info.get("told")
+    if told is not None:
+        after_commit(lambda: told.append("committed"))
+
+
+@pytest.mark.parametrize("changes", [False, True], ids=["sent", "pending"])
+@BOTH_FACES
+async def test_listener_may_register_a_hook_while_the_unit_is_being_ended(
+    place: Place, single: Database, run: Run, changes: bool
+) -> None:
+    told: list[str] = []
+
+    async def body() -> None:
+        session = await db_session(single)
+        session.sync_session.info["told"] = told
+        if changes:
+            session.add(Note(text="kept"))
+        else:
+            await write(single, "kept")
+
+    await run(transactional(), body)
+    assert told == ["committed"]
+    assert await place.texts() == ["kept"]

@@ -38,7 +38,7 @@ def open_place(function: str) -> Place:
     if place is None or place.context.state is State.ASIDE:
         raise NoContextError(function)
     context = place.context
-    if context.state is not State.OPEN:
+    if context.state is not State.OPEN and not _ends_it(context):
         context.check_open(f"{function}()")
     try:
         is_user = context.user.task is current_task()
@@ -182,6 +182,13 @@ def _descends_from(user: User) -> bool:
     while place is not None and place.user.task is not user.task:
         place = place.before
     return place is not None
+
+
+def _ends_it(context: Context) -> bool:
+    """Whether the running code is a part of the end itself: a listener of SQLAlchemy's events."""
+    task = current_task_or_none()
+    is_user = task is not None and on_behalf_of(task) is context.user.task
+    return context.state is State.ENDING and is_user
 
 
 def _runs(user: User) -> str | None:
