@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -90,15 +91,16 @@ def cancellations() -> int:
     return 0 if task is None else task.cancelling()
 
 
-def cancel_later() -> None:
+def cancel_later(cancelled: asyncio.CancelledError | None = None) -> None:
     """Let a cancellation come once more, at the next await; nobody counts it twice.
 
-    With its message, by which an anyio scope knows its own.
+    With its message, by which an anyio scope knows its own. Where that is not known, such a
+    scope lets it come again by itself.
     """
     task = asyncio.current_task()
-    if task is not None:
+    if task is not None and (cancelled is not None or not _is_in_cancelled_scope()):
         task.uncancel()
-        task.cancel(getattr(task, "_cancel_message", None))
+        task.cancel(*(() if cancelled is None else cancelled.args))
 
 
 class _RevokedError(Exception):
@@ -136,6 +138,11 @@ async def _wait_out(task: asyncio.Task[Any], timeout_s: float, discard: Callable
 def _break_off(task: asyncio.Task[Any], discard: Callable[[], None]) -> None:
     discard()
     task.cancel()
+
+
+def _is_in_cancelled_scope() -> bool:
+    anyio = sys.modules.get("anyio")
+    return anyio is not None and anyio.current_effective_deadline() == -math.inf
 
 
 def _anyio_shield() -> AbstractContextManager[object]:

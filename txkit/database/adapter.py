@@ -91,10 +91,10 @@ def _cancel_before_hanging_up(dialect: Any) -> None:
             task.add_done_callback(_LETTING_GO.discard)
             try:
                 await_only(asyncio.shield(task))
-            except asyncio.CancelledError:  # raised already, or at the next await
+            except asyncio.CancelledError as cancelled:  # raised already, or at the next await
                 # SQLAlchemy must come to its end, and forget the connection: our task has it.
                 if not isinstance(handled, asyncio.CancelledError):
-                    cancel_later()
+                    cancel_later(cancelled)
                 return
         terminate(connection)
 
