@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import anyio
-from sqlalchemy import text
 
 from tests.cancellation import judging
 from tests.cancellation.stage import Scenario, Stage
@@ -93,12 +92,14 @@ class Harness:
 
     async def _first(self, *, eager: bool) -> list[str]:
         run = Run(0)
+        await self._prepare(eager=eager)
         stage = await self._perform(run, eager=eager)
         self.whole, self.calm = await judging.taken_rows(self.judges), run.wakes
         wrong = [] if set(self.whole) == set(self.scenario.parts) else [f"rows: {self.whole}"]
         return wrong + list(judging.wrong_hooks(stage, self.whole))
 
     async def _run(self, run: Run, *, eager: bool) -> list[str]:
+        await self._prepare(eager=eager)
         stage = await self._perform(run, eager=eager)
         wrong = list(judging.wrong_end(run, self.scenario, self.left))
         if self.place is not None:
@@ -119,7 +120,6 @@ class Harness:
 
     async def _perform(self, run: Run, *, eager: bool) -> Stage:
         """Run the unit to its end."""
-        await self._prepare_pools()
         stage = Stage(run, *self.dbs)
         with counting(eager=eager):
             await asyncio.wait({start(run, self._call(run, stage))})
@@ -151,15 +151,14 @@ class Harness:
             wrong += complaints
         return wrong
 
-    async def _prepare_pools(self) -> None:
-        """Let the run begin with open connections, or with none."""
-        for db, alive in zip(self.dbs, self.alive, strict=True):
-            engine = await db.engine()
-            if self.scenario.is_cold:
-                await engine.dispose()
-            elif alive < self.scenario.connections:
-                opened = [await engine.connect() for _ in range(self.scenario.connections)]
-                for connection in opened:
-                    await connection.execute(text("SELECT 1"))
-                for connection in opened:
-                    await connection.close()
+    async def _prepare(self, *, eager: bool) -> None:
+        """Let each run suspend where the one before it did: on connections that know its statements.
+
+        A cold scenario begins with none.
+        """
+        if self.scenario.is_cold:
+            for db in self.dbs:
+                await (await db.engine()).dispose()
+        elif min(self.alive) < self.scenario.connections:
+            await self._perform(Run(0), eager=eager)
+            await judging.taken_rows(self.judges)

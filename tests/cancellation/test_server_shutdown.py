@@ -16,6 +16,8 @@ from tests.postgres.test_cancellation import hold_commits, release_commits
 from tests.samples.programs import start
 
 MODULE = "tests.cancellation.app:app"
+FAILURES = {None, 500}
+"""The server drops a request that it cancels, or has the time to say that it failed."""
 
 
 class Service:
@@ -71,14 +73,14 @@ async def in_flight(
 
 async def test_those_that_do_not_end_in_time_are_whole(service: Service, pg: PostgresJudge) -> None:
     """Scenario: one between statements, one in a statement, one in a COMMIT that has to wait.
-    Outcome: the server cancels them and ends by itself; no answer, and nothing is left open."""
+    Outcome: the server cancels them and ends by itself; no good answer, and nothing is left open."""
     await hold_commits(pg)
     requests = await in_flight(service, pg, "between", "statement", "commit")
     service.process.send_signal(signal.SIGTERM)
     _, err = await ended(service.process)
     assert "Cancel 3 running task(s)" in err
     assert service.process.returncode == -signal.SIGTERM, err
-    assert await asyncio.gather(*requests) == [None, None, None]
+    assert set(await asyncio.gather(*requests)) <= FAILURES
     await release_commits(pg)
     await gone(pg)
     assert await pg.texts() in ([], ["commit"])
@@ -95,6 +97,6 @@ async def test_commit_that_ends_in_time_is_answered(service: Service, pg: Postgr
     assert "commit: committed" in out.splitlines()
     assert service.process.returncode == -signal.SIGTERM, err
     assert await committing == 200
-    assert await asyncio.gather(*cancelled) == [None, None]
+    assert set(await asyncio.gather(*cancelled)) <= FAILURES
     await gone(pg)
     assert await pg.texts() == ["commit"]
