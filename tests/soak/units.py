@@ -136,7 +136,7 @@ class Book:
             unit.caller.was_cancelled = True
             raise
         except BaseException as error:
-            unit.said = _said(error)
+            unit.said = _said(unit, error)
             unit.error = f"{type(error).__name__}: {error}"[:200]
             raise
         finally:
@@ -147,9 +147,12 @@ class Book:
                 del self.at[pid]
 
 
-def _said(error: BaseException) -> Said:
+def _said(unit: Unit, error: BaseException) -> Said:
     if isinstance(error, AfterCommitError):
         return Said.COMMITTED
+    is_audits = isinstance(error, CommitOutcomeUnknownError) and error.function.endswith(".audit")
+    if is_audits and unit.kind != "audit":
+        return Said.FAILED  # it names the unit inside of this one, which rolled back for it
     if isinstance(error, CommitOutcomeUnknownError):
         return Said.UNKNOWN
     return Said.REFUSED if isinstance(error, Refused) else Said.FAILED
