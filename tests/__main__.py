@@ -12,4 +12,5 @@ from samples import _environment
 
 if __name__ == "__main__":
     processes = min(2 * (os.cpu_count() or 1), 16)
-    _environment.run("test", ["-m", "pytest", f"--numprocesses={processes}", *sys.argv[1:]])
+    spread = [f"--numprocesses={processes}", "--dist=worksteal"]
+    _environment.run("test", ["-m", "pytest", *spread, *sys.argv[1:]])

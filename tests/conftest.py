@@ -23,6 +23,14 @@ _NUMBERS = itertools.count(1)
 _SCHEMA = "CREATE TABLE note (id {key}, text VARCHAR(200) NOT NULL)"
 
 
+_LONGEST = ("tests/soak/", "::test_programs_do_what_the_model_foresees")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest tests begin first: at the end one of them would have the machine for itself."""
+    items.sort(key=lambda item: not any(part in item.nodeid for part in _LONGEST))
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
