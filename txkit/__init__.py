@@ -11,7 +11,7 @@ The layout, from the top down; imports go downwards only::
     _core/starvation.py  what nobody waits for in vain: a connection; lockout.py: a lock
     _core/telling.py  runs the hooks that _core/hooks.py keeps
     _core/participant.py  one Database's part in a context; breakable.py: what errors do to it
-    _core/users.py    which task may use it now
+    _core/users.py    which task may use it now; turn.py: whose turn it is
     _core/place.py    the only ContextVar: where the running code stands
     _core/context.py  what is open; scope.py: what fails as a whole; limit.py: until when
     database/         engines, hosts, dialects

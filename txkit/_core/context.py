@@ -11,12 +11,13 @@ Must not send SQL: ``boundary`` does that.
 from __future__ import annotations
 
 import time
-from asyncio import Task, current_task
+from asyncio import current_task
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from txkit._core.hooks import Ledger
 from txkit._core.scope import unfinished
+from txkit._core.turn import User, current_task_or_none
 from txkit.errors import AtomicControlError, ContextClosedError
 from txkit.policy.characteristics import PLAIN, Characteristics
 
@@ -38,28 +39,6 @@ class State(Enum):
     ENDING = "being ended"
     CLOSED = "closed"
     ASIDE = "set aside"
-
-
-def current_task_or_none() -> Task[Any] | None:
-    """Give the running task; None where no event loop runs, as in a coroutine's last moments."""
-    try:
-        return current_task()
-    except RuntimeError:
-        return None
-
-
-class User:
-    """A task that uses a context, and the one before it, which comes back once it is finished."""
-
-    __slots__ = ("before", "task")
-
-    def __init__(self, task: Task[Any] | None, before: User | None = None) -> None:
-        self.task = task
-        self.before = before
-
-
-NOBODY = User(None)
-"""Who uses a context that waits between the steps of a stream."""
 
 
 class Context:

@@ -44,13 +44,11 @@ class Participant(Breakable):
     """A session, its Database, and the context that it belongs to (None: the user's own).
 
     ``points`` are the user's open savepoints, ``gone`` those of blocks that were ended
-    from outside.
-    ``cancellations`` counts those of the task before it waited for the connection.
-    ``is_explicit`` holds while a ``session.begin()`` of the user's is open, ``commits`` counts.
-    ``sealed_by`` and ``tampered`` are of a session outside any context that the user may
-    not end. ``only_read`` holds while every statement of the transaction that came through
-    the session was a plain SELECT. ``has_committed``, ``has_lost`` (ORM changes that were
-    never sent) and ``in_doubt`` tell of an end that is being reported.
+    from outside. ``cancellations`` are the task's before it waited for the connection,
+    ``is_explicit`` holds while a ``session.begin()`` is open. ``sealed_by``, ``tampered``: of
+    a session outside any context that the user may not end. ``only_read``: every statement
+    of the transaction that came through the session was a plain SELECT. ``has_committed``,
+    ``has_lost`` (ORM changes never sent) and ``in_doubt`` tell of an end that is reported.
     """
 
     __slots__ = (

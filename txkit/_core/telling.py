@@ -15,12 +15,12 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from txkit._core.context import User
 from txkit._core.control import ByBoundary
 from txkit._core.finish import complete
 from txkit._core.hooks import Hook, Kind, Ledger, Outcome
 from txkit._core.notes import attach
 from txkit._core.place import Place, current, install, nowhere
+from txkit._core.turn import User
 from txkit.errors import AfterCommitError
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ import threading
 from asyncio import Task, current_task
 from typing import TYPE_CHECKING, Any
 
-from txkit._core.context import NOBODY, State, User, current_task_or_none
+from txkit._core.context import State
 from txkit._core.finish import on_behalf_of
 from txkit._core.place import Heir, current, install
+from txkit._core.turn import NOBODY, User, current_task_or_none
 from txkit._core.waiting import suspended_on
 from txkit.errors import ConcurrentSessionUseError, NoContextError
 

@@ -21,9 +21,9 @@ from txkit._core.boundary.entered import (
     is_in_other_hands,
     leave_early,
 )
-from txkit._core.context import current_task_or_none
 from txkit._core.place import Place, current, go_back, install, standing
 from txkit._core.scope import Scope
+from txkit._core.turn import current_task_or_none
 from txkit.errors import ContextClosedError
 
 if TYPE_CHECKING:

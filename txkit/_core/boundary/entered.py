@@ -19,11 +19,12 @@ from txkit._core.boundary.atomic import (
 from txkit._core.boundary.joining import joined_failed, refuse_incompatible
 from txkit._core.boundary.nested import leave_nested, leave_nested_with_error
 from txkit._core.boundary.unit import end_context, end_normally, end_with_error, new_context
-from txkit._core.context import State, current_task_or_none
+from txkit._core.context import State
 from txkit._core.limit import Limit
 from txkit._core.notes import LeftEarly
 from txkit._core.place import Place, go_back, running_context, surroundings
 from txkit._core.scope import Scope, unfinished
+from txkit._core.turn import current_task_or_none
 from txkit._core.users import joinable_context, latest_user, use
 from txkit._core.waiting import suspended_on
 from txkit.errors import TransactionNotAllowedError, TransactionRequiredError

@@ -26,10 +26,11 @@ from txkit._core.boundary.entered import (
     is_in_other_hands,
     leave_early,
 )
-from txkit._core.context import NOBODY, State
+from txkit._core.context import State
 from txkit._core.notes import attach
 from txkit._core.place import Place, current, install
 from txkit._core.scope import Scope
+from txkit._core.turn import NOBODY
 from txkit._core.users import end_turn, take_turn
 from txkit.policy.outcome import find_injected
 
