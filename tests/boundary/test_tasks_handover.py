@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
+from tests.boundary.test_atomic import Note
 from tests.conftest import Place
 from tests.notes import write
 from txkit import after_commit, atomic, commit_db_session, db_session, transactional
@@ -162,4 +163,16 @@ async def test_context_that_one_task_opens_another_uses_and_a_third_ends(place: 
     await in_shared(opens())
     await in_shared(write(place.db, "kept"))
     await in_shared(stack.aclose())
+    assert await place.texts() == ["kept"]
+
+
+async def test_descendant_may_end_what_its_ancestor_has_begun(place: Place) -> None:
+    """Scenario: it has not touched the context before, and there are changes to be flushed."""
+    told: list[str] = []
+    stack = contextlib.AsyncExitStack()
+    await stack.enter_async_context(transactional())
+    (await db_session(place.db)).add(Note(text="kept"))
+    after_commit(lambda: told.append("committed"))
+    await asyncio.create_task(stack.aclose())
+    assert told == ["committed"]
     assert await place.texts() == ["kept"]

@@ -146,11 +146,17 @@ def other_user(context: Context) -> str | None:
 def refuse_half(context: Context, name: str) -> None:
     """Refuse to commit while another task is at work: a part of it would be missing.
 
+    Who ends it uses it, be it a task that has only inherited it.
+
     Raises:
         ConcurrentSessionUseError: nothing was sent; it is to be rolled back.
     """
     other = other_user(context)
-    if other is not None:
+    if other is None:
+        before, task = latest_user(context), current_task_or_none()
+        if task is not None and before.task is not on_behalf_of(task):
+            context.user = User(task, None if before is NOBODY else before)
+    else:
         here = current_task_or_none()
         mine = "?" if here is None else here.get_name()
         runs = _runs(latest_user(context))
