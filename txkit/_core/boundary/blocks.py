@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from txkit._core.boundary.enlist import give
 from txkit._core.boundary.entered import (
     Entered,
-    Opened,
     doom_left,
     enter_atomic,
     enter_unit,
@@ -127,7 +126,7 @@ class Block:
     async def _leave_early(self, place: BlockPlace) -> None:
         """Leave a block of a generator that its consumer gave up: it is being closed."""
         entry, context = place.entry, place.context
-        if not isinstance(entry, Opened) and is_in_other_hands(context):
+        if is_in_other_hands(entry, context):
             doom_left(entry, context)
             go_back(place)
         else:

@@ -138,8 +138,10 @@ def doom_left(entry: Entry, context: Context) -> None:
         context.doom_scope(entry.scope, unfinished(entry.scope.name))
 
 
-def is_in_other_hands(context: Context) -> bool:
-    """Whether another task than this one uses the context."""
+def is_in_other_hands(entry: Entry, context: Context) -> bool:
+    """Whether another task uses the context, which this entry has not opened for itself."""
+    if isinstance(entry, Opened):
+        return False
     user, task = latest_user(context).task, current_task_or_none()
     return (
         user is not None and user is not task and (task is None or user not in suspended_on({task}))

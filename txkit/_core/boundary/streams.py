@@ -124,7 +124,7 @@ class Stream:
         if asyncio._get_running_loop() is None:  # noqa: SLF001 - nothing can be awaited
             await self._leave(leaving)
             return
-        is_foreign = not isinstance(self._entry, Opened) and is_in_other_hands(self._context)
+        is_foreign = is_in_other_hands(self._entry, self._context)
         if is_foreign:
             self._disown()
         with self._inside():
