@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
+import asyncpg
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from tests.boundary.faces import as_block, as_function
 from tests.boundary.mistakes import driver
@@ -19,6 +21,10 @@ from tests.server import Server
 from tests.told import watch
 from tests.wire import Wire, wire_to
 from txkit import Database, atomic, db_session, new_context, transactional
+
+LOST = (DBAPIError, asyncpg.InternalClientError)
+"""What who meets a connection that is lost sees. The second is the driver's word in the moment
+between the server's last message and the end of the connection; SQLAlchemy passes it on."""
 
 Body: TypeAlias = Callable[[], Awaitable[Any]]
 Unit: TypeAlias = Callable[[Database, Body], Awaitable[Any]]

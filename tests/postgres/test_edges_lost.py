@@ -53,7 +53,7 @@ class TestUnit:
     ) -> None:
         async def body() -> None:
             await edge.write_and_watch()
-            await edge.kill()
+            await edge.kill_seen()
             await count(edge.db)
 
         pid = await self.warm(edge)
@@ -67,7 +67,7 @@ class TestUnit:
         async def body() -> None:
             nonlocal first
             await edge.write_and_watch()
-            await edge.kill()
+            await edge.kill_seen()
             with swallowed(DBAPIError) as first:
                 await count(edge.db)
             for _ in range(2):
@@ -113,7 +113,7 @@ class TestUnit:
     async def test_request_returns_all_the_same(self, edge: Edge, unit: Unit) -> None:
         async def body() -> None:
             await edge.write_and_watch()
-            await edge.kill()
+            await edge.kill_seen()
             with swallowed(DBAPIError):
                 await count(edge.db)
             set_rollback_only()
@@ -159,7 +159,7 @@ async def test_changes_that_wait_to_be_flushed_meet_it(edge: Edge, unit: Unit) -
     async def body() -> None:
         await edge.write_and_watch()
         (await db_session(edge.db)).add(Note(text="lost too"))
-        await edge.kill()
+        await edge.kill_seen()
 
     with pytest.raises(DBAPIError) as caught:
         await unit(edge.db, body)
