@@ -1,0 +1,1 @@
+"""Handlers of every framework, decorated directly: what commits, and when."""
