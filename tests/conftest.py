@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 
 import asyncpg
 import pytest
+
+os.environ["TXKIT_DEVELOPMENT"] = "1"  # before txkit is imported; see tests/frameworks
 
 from tests import server as postgres
 from txkit import Database

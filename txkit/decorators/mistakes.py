@@ -140,7 +140,7 @@ def _holder(function: Callable[..., Any]) -> str | None:
             name = _framework_name(one)
             if name is not None:
                 return name
-            if isinstance(one, _CONTAINERS) and not _is_a_modules(one):
+            if _is_between(one):
                 above.append(one)
         level = above
         if not level:
@@ -148,9 +148,11 @@ def _holder(function: Callable[..., Any]) -> str | None:
     return None
 
 
-def _is_a_modules(container: Any) -> bool:
-    """Whether these are the names of a module, which has everything."""
-    return isinstance(container, dict) and "__builtins__" in container
+def _is_between(holder: Any) -> bool:
+    """Whether it holds for somebody else; a module's names hold everything."""
+    if isinstance(holder, _CONTAINERS):
+        return not (isinstance(holder, dict) and "__builtins__" in holder)
+    return str(type(holder).__module__).startswith("pydantic.")
 
 
 def _framework_name(holder: Any) -> str | None:

@@ -25,6 +25,12 @@ def refuse_undecorable(decorator: str, function: Any) -> None:
             f"{decorator} can't decorate the class {name}: put it on the methods that need it"
             f"{_methods_of(function)}, where a reader sees which of them is a transaction"
         )
+    elif owner := _framework_of(function):
+        message = (
+            f"{decorator} was given {owner}'s {type(function).__qualname__} object, whose call is"
+            f" {owner}'s own work around yours: put {decorator} next to your 'async def', below the"
+            " decorator that made this object"
+        )
     elif not callable(function):
         message = (
             f"{decorator} decorates coroutine functions, and {function!r} can't be called; a Database"
@@ -32,12 +38,6 @@ def refuse_undecorable(decorator: str, function: Any) -> None:
         )
     elif inspect.isbuiltin(function):
         message = f"{decorator} can't decorate the builtin {name}: wrap it in an 'async def'"
-    elif owner := _framework_that_calls(function):
-        message = (
-            f"{decorator} was given {owner}'s {type(function).__qualname__} object, whose call is"
-            f" {owner}'s own work around yours: put {decorator} next to your 'async def', below the"
-            " decorator that made this object"
-        )
     elif _is(inspect.iscoroutinefunction, function) or is_stream(function):
         return
     elif _is_function(function):
@@ -106,12 +106,12 @@ def _is(kind: Callable[[Any], bool], function: Any) -> bool:
     )
 
 
-def _framework_that_calls(function: Any) -> str | None:
+def _framework_of(function: Any) -> str | None:
     """Name the framework whose object this is: an application, a route, a task."""
     if _is_function(function):
         return None
-    call = getattr(_class_of(function), "__call__", None)  # noqa: B004
-    module = str(getattr(call, "__module__", None))
+    cls = _class_of(function)
+    module = str(getattr(getattr(cls, "__call__", cls), "__module__", None))  # noqa: B004
     return module.partition(".")[0] if is_of_a_framework(module) else None
 
 
