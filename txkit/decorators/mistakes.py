@@ -4,7 +4,7 @@ Two of them, and only where the decorator stands above a ``def`` (who calls
 ``transactional(function)`` knows what has got the function): the same said twice, and a
 function that the decorator below has given to a framework already, so that the framework
 calls it without its transaction. The second costs a look at the reference count; who holds
-the function is searched only if somebody does. Knows nothing of any framework but its name.
+the function is searched only if somebody does, outside the development mode for so long only. Knows nothing of any framework but its name.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import inspect
 import types
 from collections import deque
 from collections.abc import Callable, Iterator
+from time import perf_counter
 from typing import Any
 
+from txkit._core import development
 from txkit.policy.callables import qualified_name
 from txkit.policy.frameworks import is_of_a_framework
 from txkit.policy.stacking import Applied, is_in_vain
@@ -34,12 +36,11 @@ _CONTAINERS = (
     functools.partial,
 )
 _DEEPEST = 5
-_MOST_IN_VAIN = (
-    20  # a search takes milliseconds; who keeps registries of his own is not made to wait
-)
+_MOST_IN_VAIN_S = 0.5
+"""A search takes milliseconds: who keeps registries of his own is not made to wait for more."""
 
 _fewest: dict[str, int] = {}
-_searched_in_vain = 0
+_searched_in_vain_s = 0.0
 
 
 def refuse_twice(applied: Applied, function: Any) -> None:
@@ -63,18 +64,20 @@ def refuse_registered(applied: Applied, function: Any, references: int) -> None:
         function: what was given to the decorator.
         references: how many there were to it when it arrived there.
     """
-    global _searched_in_vain  # noqa: PLW0603 - a budget of the process
+    global _searched_in_vain_s  # noqa: PLW0603 - a budget of the process
     if not isinstance(function, types.FunctionType):
         return
     fewest = _fewest.setdefault(applied.decorator, references)
     if references <= fewest:
         _fewest[applied.decorator] = references
         return
-    if _searched_in_vain >= _MOST_IN_VAIN or not stands_above(function):
+    is_tired = _searched_in_vain_s > _MOST_IN_VAIN_S and not development.IS_ON
+    if is_tired or not stands_above(function):
         return
+    start_s = perf_counter()
     holder = _holder(function)
     if holder is None:
-        _searched_in_vain += 1
+        _searched_in_vain_s += perf_counter() - start_s
         return
     message = (
         f"{applied.decorator} stands above the decorator that gave {qualified_name(function)} to"

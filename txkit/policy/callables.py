@@ -111,7 +111,8 @@ def _framework_of(function: Any) -> str | None:
     if _is_function(function):
         return None
     cls = _class_of(function)
-    module = str(getattr(getattr(cls, "__call__", cls), "__module__", None))  # noqa: B004
+    owner: Any = cls.__call__ if callable(function) else cls
+    module = str(getattr(owner, "__module__", None))
     return module.partition(".")[0] if is_of_a_framework(module) else None
 
 
