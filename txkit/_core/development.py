@@ -43,6 +43,8 @@ class DevelopmentWarning(UserWarning):
     be opened is not begun.
     """
 
+    __module__ = "txkit"
+
 
 @dataclass(slots=True)
 class _Handler:
