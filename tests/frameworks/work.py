@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from tests.conftest import SqliteJudge
 from tests.notes import Boom, write
-from txkit import Database
+from txkit import Database, transactional
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,6 +42,27 @@ class SideBySide:
         if text.startswith("bad"):
             raise Boom(text)
         return f"{text} done"
+
+
+class Later:
+    """A task that a handler starts, and that works when the handler's unit has ended."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+        self.go_on = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+    def start(self, text: str) -> None:
+        self.task = asyncio.create_task(self._wait_and_work(text))
+
+    async def finish(self) -> None:
+        assert self.task is not None
+        self.go_on.set()
+        await self.task
+
+    async def _wait_and_work(self, text: str) -> None:
+        await self.go_on.wait()
+        await transactional(work)(self.db, text)
 
 
 def in_event_loop(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
