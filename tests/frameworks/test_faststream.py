@@ -260,7 +260,8 @@ async def test_cancelled_message_is_rolled_back(db: Database, pg: PostgresJudge)
 
     async with TestRedisBroker(broker):
         task = asyncio.create_task(broker.publish("tea", "in"))
-        await has_written.wait()
+        async with asyncio.timeout(20):
+            await has_written.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
