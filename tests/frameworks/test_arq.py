@@ -54,7 +54,7 @@ async def enqueued(redis: ArqRedis, name: str, *args: Any, **kwargs: Any) -> Job
 async def result_of(job: Job) -> object:
     try:
         return await job.result(timeout=5, poll_delay=0.01)
-    except Exception as error:
+    except (Boom, TimeoutError) as error:
         return error
 
 
