@@ -20,7 +20,7 @@ _NEXT = """
 Next: the ledger's own commands, and its web front (then open http://127.0.0.1:8000/docs):
 
   {python} -m samples.ledger --help
-  {python} -m uvicorn --factory samples.ledger.web:create_app"""
+  {python} -m uvicorn --factory samples.ledger.fronts.fastapi_app:create_app"""
 
 
 def demonstrate() -> int:

@@ -1,4 +1,4 @@
-"""A small double-entry ledger: one set of decorated services behind a CLI and a web front.
+"""A small double-entry ledger: one set of decorated services behind five fronts.
 
 orders.py     what somebody wants moved, checked; and the ways to be refused
 tables.py     accounts, transfers, postings, attempts; how they are made
@@ -7,5 +7,5 @@ books.py      reads everything back and says whether it balances
 csvfile.py    a CSV file as a stream of orders
 importing.py  each line a unit of its own
 cli.py        python -m samples.ledger
-web.py        the same services behind FastAPI
+fronts/       the same services behind FastAPI, Litestar, aiohttp and a queue
 """
