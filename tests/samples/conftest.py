@@ -16,7 +16,6 @@ from samples.ledger.tables import make_tables
 from tests import server as postgres
 from tests.conftest import PostgresJudge, new_postgres
 
-
 UNEVEN_TRANSFERS = """
     SELECT key FROM transfer LEFT JOIN posting ON transfer_key = key
     GROUP BY key HAVING count(id) <> 2 OR sum(posting.amount_cents) <> 0

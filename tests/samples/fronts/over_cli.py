@@ -82,10 +82,21 @@ class OverCli(Client):
         command = ("--database", self._url, *arguments)
         process = _PROCESSES.Process(target=run_command, args=(command, str(output)))
         process.start()
-        await asyncio.to_thread(process.join)
+        await _end_of(process.sentinel)
+        process.join()
         code = process.exitcode
         process.close()
         return code, output.read_text()
+
+
+async def _end_of(sentinel: int) -> None:
+    """Wait in this thread: the processes of a program may not be watched by several."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(sentinel, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(sentinel)
 
 
 def run_command(arguments: tuple[str, ...], output: str) -> None:

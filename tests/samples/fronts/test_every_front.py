@@ -128,20 +128,24 @@ async def test_key_taken_by_a_transfer_that_commits_meanwhile_is_refused(
 ) -> None:
     """The one race that the account locks don't cover.
 
-    Scenario: another connection has inserted the key, for other accounts, and not committed.
-        The order waits at its INSERT; then the other one commits.
+    Scenario: another connection has posted a transfer with that key, between other accounts,
+        and not committed. The order waits at its INSERT; then the other one commits.
     Outcome: refused and recorded, nothing was posted.
     """
-    await client.balance("alice")  # by now the tables are there
+    assert await client.submit("before", "external", "carol", 1) == DONE
     assert place.judge is not None
-    other = place.judge.connection
-    begun = other.transaction()
-    await begun.start()
-    await other.execute("INSERT INTO transfer VALUES ('a', 'carol', 'shop', 1, '', now())")
-    order = asyncio.create_task(client.submit("a", "external", "alice", 100))
-    await place.somebody_waits_for_a_lock(order)
-    await begun.commit()
+    async with place.judge.connection.transaction():
+        await place.judge.connection.execute(
+            """
+            INSERT INTO transfer VALUES ('a', 'carol', 'shop', 1, '', now());
+            INSERT INTO posting (transfer_key, account, amount_cents)
+                VALUES ('a', 'carol', -1), ('a', 'shop', 1);
+            UPDATE account SET balance_cents = 0 WHERE name = 'carol';
+            UPDATE account SET balance_cents = 1 WHERE name = 'shop';
+            """
+        )
+        order = asyncio.create_task(client.submit("a", "external", "alice", 100))
+        await place.somebody_waits_for_a_lock(order)
     assert await order == Answer(Outcome.REFUSED, "key 'a' was used for another transfer")
-    assert await place.rows("SELECT count(*) FROM posting") == [(0,)]
-    assert await place.rows(TRAIL) == [("a", "refused")]
-    await other.execute("DELETE FROM transfer")  # it came without its postings
+    assert await place.rows("SELECT count(*) FROM posting") == [(4,)]
+    assert await place.rows(TRAIL) == [("before", "posted"), ("a", "refused")]
