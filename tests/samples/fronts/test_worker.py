@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,49 +108,61 @@ async def test_order_of_a_worker_killed_in_its_unit_is_posted_by_another(
 async def test_message_is_acknowledged_after_the_commit(
     sender: OverQueue, place: Place, redis: Redis[bytes], redis_url: str
 ) -> None:
-    """Scenario: the unit is held up at its last step, the COMMIT, by a deferred trigger's lock.
+    """Scenario: the unit is held up in its last step, the COMMIT.
     Outcome: as long as it is, the message is neither answered nor acknowledged.
     """
-    assert place.judge is not None
-    judge = place.judge.connection
-    await judge.execute(
-        """
-        CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
-            'BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NULL; END';
-        CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON transfer
-            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait();
-        """
-    )
-    async with worker.create_app(place.url, redis_url):
-        await judge.execute("SELECT pg_advisory_lock(7)")
+    async with worker.create_app(place.url, redis_url), held_at_commit(place, "RETURN NULL"):
         answer = await sender.send(worker.TRANSFERS, BODY)
         await place.somebody_waits_for_a_lock(answer)
         assert len(await delivered(redis)) == 1
         assert await place.rows(TRAIL) == []
-        await judge.execute("SELECT pg_advisory_unlock(7)")
+        await release(place)
         assert await answer == DONE
         assert await place.rows(TRAIL) == [("a", "posted")]
         await all_acknowledged(redis)
 
 
 @pytest.mark.parametrize("place", ["postgresql"], indirect=True)
-async def test_message_whose_unit_failed_comes_again(
+async def test_message_whose_commit_failed_is_not_acknowledged_and_comes_again(
     sender: OverQueue, place: Place, redis: Redis[bytes], redis_url: str
 ) -> None:
-    """Scenario: a table is missing, as while a migration runs, and then is back.
-    Outcome: the message was not acknowledged; it is posted, once.
+    """Scenario: the database refuses the COMMIT; then it is mended, and another worker begins.
+    Outcome: the message was neither answered nor acknowledged; now it is posted.
     """
-    assert place.judge is not None
-    await place.judge.connection.execute("ALTER TABLE attempt RENAME TO moved")
-    async with worker.create_app(place.url, redis_url, idle_ms=20):
-        answer = await sender.send(worker.TRANSFERS, BODY)
-        async with asyncio.timeout(10):
-            while not any(one["times_delivered"] > 2 for one in await delivered(redis)):
-                assert not answer.done()
-        await place.judge.connection.execute("ALTER TABLE moved RENAME TO attempt")
+    async with held_at_commit(place, "RAISE EXCEPTION 'no room'"):
+        async with worker.create_app(place.url, redis_url):
+            answer = await sender.send(worker.TRANSFERS, BODY)
+            await place.somebody_waits_for_a_lock(answer)
+            await release(place)  # a worker that is told to stop finishes what it has begun
+        assert not answer.done()
+        assert [one["times_delivered"] for one in await delivered(redis)] == [1]
+        assert await place.rows(TRAIL) == []
+    async with worker.create_app(place.url, redis_url, idle_ms=1):
         assert await answer == DONE
         await all_acknowledged(redis)
     assert await place.rows(TRAIL) == [("a", "posted")]
+
+
+@asynccontextmanager
+async def held_at_commit(place: Place, then: str) -> AsyncIterator[None]:
+    """Let every transfer's COMMIT wait for ``release``, and then do that."""
+    assert place.judge is not None
+    await place.judge.connection.execute(
+        f"""
+        CREATE FUNCTION held() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_advisory_xact_lock(7); {then}; END $$;
+        CREATE CONSTRAINT TRIGGER held AFTER INSERT ON transfer
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION held();
+        SELECT pg_advisory_lock(7);
+        """
+    )
+    yield
+    await place.judge.connection.execute("DROP TRIGGER held ON transfer")
+
+
+async def release(place: Place) -> None:
+    assert place.judge is not None
+    await place.judge.connection.execute("SELECT pg_advisory_unlock(7)")
 
 
 @pytest.mark.parametrize("body", ["no order", b"\xff", [1], {"key": "a"}, None])
