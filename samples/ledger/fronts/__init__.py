@@ -6,7 +6,6 @@ litestar_app.py uvicorn --factory samples.ledger.fronts.litestar_app:create_app
 aiohttp_app.py  python -m aiohttp.web samples.ledger.fronts.aiohttp_app:create_app
 worker.py       python -m samples.ledger.fronts.worker
 
-Each front names the framework, and what it does the framework's way; what it does
-is one call of a service. LEDGER_URL says which database. The command line, the fifth
-front, is ``samples.ledger.cli``.
+A handler calls a service; what is around it is the framework's own way of doing it.
+LEDGER_URL says which database. The fifth front is the command line, ``samples.ledger.cli``.
 """

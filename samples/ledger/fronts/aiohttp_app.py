@@ -24,7 +24,12 @@ from txkit import transactional
 
 
 def create_app(_arguments: Sequence[str] = (), url: str | None = None) -> web.Application:
-    """Make the application for the ledger at a URL, or at LEDGER_URL."""
+    """Make the application for the ledger at a URL, or at LEDGER_URL.
+
+    Args:
+        _arguments: of the command line, which ``aiohttp.web`` passes on.
+        url: of the ledger's database.
+    """
     ledger = messages.open_ledger(url)
 
     async def lifespan(_app: web.Application) -> AsyncGenerator[None]:
@@ -40,7 +45,6 @@ def create_app(_arguments: Sequence[str] = (), url: str | None = None) -> web.Ap
 
 def _routes(ledger: Ledger) -> web.RouteTableDef:
     routes = web.RouteTableDef()
-
     answering_refusals = messages.answering_refusals(ledger, _answer)
 
     @routes.post("/transfers")
