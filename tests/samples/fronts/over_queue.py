@@ -30,6 +30,8 @@ OUTCOMES = {
     "refused": Outcome.REFUSED,
 }
 
+MOST_S = 30
+
 
 @contextmanager
 def redis_server() -> Iterator[str]:
@@ -61,12 +63,12 @@ class OverQueue(Client):
             answer = Answer(OUTCOMES[body["status"]], body.get("detail", ""))
             self._answers[message.correlation_id or ""].set_result(answer)
 
-    async def send(self, stream: str, body: Any) -> asyncio.Future[Answer]:
-        """Send a message; what comes back is the answer's future."""
+    async def send(self, stream: str, body: Any) -> asyncio.Task[Answer]:
+        """Send a message; what comes back waits for the answer, and not for ever."""
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         await self.broker.publish(body, stream=stream, correlation_id=number)
-        return answer
+        return asyncio.create_task(_in_time(answer))
 
     async def submit(self, key: str, source: str, target: str, cents: object) -> Answer:
         body = {"key": key, "source": source, "target": target, "amount_cents": cents}
@@ -81,6 +83,11 @@ class OverQueue(Client):
     async def report(self) -> Report:
         books = await read_books(self.ledger.database)
         return Report(books.balances, books.transfers, books.balance)
+
+
+async def _in_time(answer: asyncio.Future[Answer]) -> Answer:
+    async with asyncio.timeout(MOST_S):
+        return await answer
 
 
 @asynccontextmanager

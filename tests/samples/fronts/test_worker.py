@@ -156,8 +156,11 @@ async def held_at_commit(place: Place, then: str) -> AsyncIterator[None]:
         SELECT pg_advisory_lock(7);
         """
     )
-    yield
-    await place.judge.connection.execute("DROP TRIGGER held ON transfer")
+    try:
+        yield
+    finally:
+        await place.judge.connection.execute("SELECT pg_advisory_unlock_all()")
+        await place.judge.connection.execute("DROP TRIGGER held ON transfer")
 
 
 async def release(place: Place) -> None:
