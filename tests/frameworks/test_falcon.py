@@ -20,7 +20,6 @@ from tests.frameworks.web import (
     BackgroundContract,
     Front,
     SideBySideContract,
-    StreamContract,
     WebSocketContract,
     front_of,
 )
@@ -28,6 +27,7 @@ from tests.frameworks.web_features import (
     ErrorHandlerContract,
     MoreServices,
     RefusedCommitContract,
+    UnwatchedStreamContract,
     ViewContract,
     WholeSocketContract,
     services,
@@ -207,17 +207,8 @@ class TestSideBySide(SideBySideContract):
     on_disconnect = "goes on"
 
 
-class TestStreams(StreamContract):
-    """resp.stream, of which Falcon makes all, whether or not there is a client any more."""
-
-    test_client_that_leaves_early_rolls_it_back = None
-
-    async def test_client_that_leaves_early_is_not_noticed(self, front: Front) -> None:
-        async with front.client.stream("POST", "/stream/kept") as answer:
-            assert await anext(answer.aiter_lines()) == "first"
-        front.services.meetings["kept"].go_on()
-        await front.quiet()
-        assert await front.texts() == ["kept"]
+class TestStreams(UnwatchedStreamContract):
+    """resp.stream."""
 
 
 class TestBackground(BackgroundContract):
