@@ -14,7 +14,7 @@ the network, about a minute). Then import a CSV file into a small double-entry
 ledger on SQLite, ledger.db, and show what was posted, what was refused and why.
 
 It takes no arguments. Run it again: nothing is posted twice. Its last lines
-name the next two commands: the ledger's own ones, and its web front.
+name the next two commands: the ledger's own ones, and its FastAPI front.
 """
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from samples.ledger.database import URL_VARIABLE
 TRANSFERS = Path(__file__).parent / "ledger" / "transfers.csv"
 
 _NEXT = """
-Next: the ledger's own commands, and its web front (then open http://127.0.0.1:8000/docs):
+Next: the ledger's own commands, and its FastAPI front (then open http://127.0.0.1:8000/docs):
 
   {python} -m samples.ledger --help
-  {python} -m uvicorn --factory samples.ledger.web:create_app"""
+  {python} -m uvicorn --factory samples.ledger.fronts.fastapi_app:create_app"""
 
 
 def demonstrate() -> int:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,7 +18,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+os.environ["TXKIT_DEVELOPMENT"] = "1"  # before txkit is imported; see tests/frameworks
+
 from tests import server as postgres
+from tests.frameworks import is_of_the_others
 from txkit import Database
 from txkit._core.place import current
 
@@ -27,9 +32,27 @@ _SCHEMA = "CREATE TABLE note (id {key}, text VARCHAR(200) NOT NULL)"
 _LONGEST = ("tests/soak/", "::test_programs_do_what_the_model_foresees")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the longest tests begin first: at the end one of them would have the machine for itself."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--frameworks",
+        action="store_true",
+        help="test the less used frameworks too (they are in the extra of that name)",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the pages of frameworks that are not there, and let the longest tests begin first.
+
+    At the end one of them would have the machine for itself.
+    """
+    if not config.getoption("frameworks"):
+        items[:] = [item for item in items if not _runs_a_page_of_the_others(item.name)]
     items.sort(key=lambda item: not any(part in item.nodeid for part in _LONGEST))
+
+
+def _runs_a_page_of_the_others(test: str) -> bool:
+    found = re.fullmatch(r"test_programs_of_page.*\[docs/frameworks/(\w+)\.md\]", test)
+    return found is not None and is_of_the_others(found[1])
 
 
 @pytest.fixture

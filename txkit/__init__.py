@@ -15,12 +15,14 @@ The layout, from the top down; imports go downwards only::
     _core/place.py    the only ContextVar: where the running code stands
     _core/context.py  what is open; scope.py: what fails as a whole; limit.py: until when
     database/         engines, hosts, dialects
+    _core/development.py  the development mode: likely mistakes, told as warnings
     _core/waiting.py  which tasks wait for a task
     _core/finish.py   lets an ending complete under cancellation
     policy/           what should happen: pure tables and rules
     errors.py         every exception
 """
 
+from txkit._core.development import DevelopmentWarning
 from txkit.database import Database
 from txkit.decorators import atomic, new_context, transactional
 from txkit.errors import (
@@ -62,6 +64,7 @@ __all__ = [
     "ConcurrentSessionUseError",
     "ContextClosedError",
     "Database",
+    "DevelopmentWarning",
     "IncompatibleTransactionError",
     "NoContextError",
     "OpenTransactionError",

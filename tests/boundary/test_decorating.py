@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import functools
 import inspect
-import pickle
 import types
-import typing
-from unittest import mock
 
 import click
 import pytest
@@ -141,79 +137,29 @@ class TestKinds:
         assert inspect.isasyncgen(decorator(stream)(None, 1))
 
     async def test_stacked_decorators(self, place: Place, decorator) -> None:
-        @new_context
-        @transactional
         @decorator
         async def function() -> int:
             await inside(place.db)
             return 1
 
-        assert await function() == 1
-
-
-class Example:
-    @transactional
-    async def method(self, x: int, *, y: str = "y") -> list[int]:
-        """Say it."""
-        return [x]
-
-
-@transactional
-async def example(x: int, *, y: str = "y") -> list[int]:
-    """Say it."""
-    return [x]
-
-
-class TestStaysAsItWas:
-    def test_name_docs_signature_and_annotations(self) -> None:
-        assert example.__name__ == "example"
-        assert example.__qualname__ == "example"
-        assert example.__module__ == __name__
-        assert example.__doc__ == "Say it."
-        assert str(inspect.signature(example)) == "(x: 'int', *, y: 'str' = 'y') -> 'list[int]'"
-        assert typing.get_type_hints(example) == {"x": int, "y": str, "return": list[int]}
-        assert list(inspect.signature(Example().method).parameters) == ["x", "y"]
-        assert list(inspect.signature(Example.method).parameters) == ["self", "x", "y"]
-        assert Example().method.__name__ == "method"
-
-    def test_it_is_a_coroutine_function_and_a_function(self) -> None:
-        for function in (example, Example.method, Example().method):
-            assert inspect.iscoroutinefunction(function)
-            assert inspect.isroutine(function)
-        assert inspect.isfunction(example)
-        assert not inspect.isasyncgenfunction(example)
-
-    def test_annotations_survive_a_runtime_protocol_check(self) -> None:
-        @typing.runtime_checkable
-        class Attributed(typing.Protocol):
-            attribute: int
-
-        assert not isinstance(example, Attributed)
-        assert example.__annotations__ == {"x": "int", "y": "str", "return": "list[int]"}
-
-    def test_it_is_copied_and_pickled_as_a_function_is(self) -> None:
-        assert copy.copy(example) is example
-        assert copy.deepcopy({"f": example})["f"] is example
-        assert pickle.loads(pickle.dumps(example)) is example
-
-    def test_attributes(self) -> None:
-        @transactional
-        async def function() -> None: ...
-
-        function.flag = 1
-        assert function.flag == 1
-        assert function.__wrapped__.flag == 1
-
-    async def test_mock_autospec_keeps_the_signature(self) -> None:
-        with mock.patch(f"{__name__}.example", autospec=True) as replaced:
-            await example(1, y="z")
-            with pytest.raises(TypeError):
-                await example(1, 2, 3)
-        replaced.assert_awaited_once_with(1, y="z")
+        assert await new_context(transactional(function))() == 1
 
 
 def generator():
     yield 1
+
+
+class Service:
+    async def get(self) -> None: ...
+
+    async def all(self):
+        yield 1
+
+    def close(self) -> None: ...
+
+    async def put(self) -> None: ...
+
+    async def delete(self) -> None: ...
 
 
 @click.command()
@@ -237,10 +183,13 @@ async def coroutine_function() -> None: ...
     [
         pytest.param(lambda: None, "make it 'async def'", id="sync function"),
         pytest.param(sync_wrapper(coroutine_function), "put .* below that one", id="wrapped"),
-        pytest.param(int, "put it on the methods", id="class"),
+        pytest.param(int, "put it on the methods that need it, where a reader", id="class"),
+        pytest.param(
+            Service, r"methods that need it \(get, all, put, \.\.\.\), where", id="service"
+        ),
         pytest.param(len, "'async def'", id="builtin"),
         pytest.param(generator, "async generator function", id="sync generator"),
-        pytest.param(command, r"click.*Command object.*next to the\n? ?'async def'", id="click"),
+        pytest.param(command, "click's Command object.*next to your 'async def'", id="click"),
         pytest.param(functools.partial(int, "1"), "functools.partial object", id="sync partial"),
         pytest.param(property(lambda self: 1), "can't be called", id="property"),
     ],
@@ -372,20 +321,20 @@ class TestStacked:
 
     async def test_new_context_below_is_kept_on_a_descriptor(self, place: Place) -> None:
         class Service:
-            @transactional
+            @transactional(propagation="nested")
             @new_context
             @staticmethod
             async def static() -> None:
                 await write(place.db, "static")
 
-            @transactional
+            @transactional(propagation="nested")
             @new_context
             @classmethod
             async def of_class(cls) -> None:
                 assert cls is Service
                 await write(place.db, "class")
 
-            @transactional
+            @transactional(propagation="nested")
             @new_context
             async def method(self) -> None:
                 await write(place.db, "method")

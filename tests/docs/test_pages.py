@@ -115,6 +115,24 @@ def test_every_page_is_on_the_map() -> None:
             assert f"]({page.path.name}" in index, f"{page.name} is not in docs/index.md"
 
 
+FRAMEWORKS = [page for page in PAGES if page.path.parent.name == "frameworks"]
+HEADINGS = ["Install", "Decorate", "Errors", "Streaming", "Background work", "Testing"]
+
+
+def test_every_page_of_a_framework_is_in_the_matrix_and_has_its_headings() -> None:
+    index = page_at("docs/frameworks/index.md").prose
+    mistakes = page_at("docs/mistakes.md").prose
+    tested = {path.stem for path in (ROOT / "tests" / "frameworks").glob("test_*.py")}
+    for page in FRAMEWORKS:
+        if page.path.name != "index.md":
+            assert f"]({page.path.name})" in index, f"{page.name} is not in docs/frameworks/index.md"
+            assert f"](frameworks/{page.path.name})" in mistakes, page.name
+            assert f"test_{page.path.stem}" in tested, page.name
+            found = re.findall(r"^## (.+)$", page.prose, re.MULTILINE)
+            assert found == HEADINGS, page.name
+            assert page in PAGES_WITH_PROGRAMS
+
+
 def test_readme_has_the_two_commands_and_the_installs() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     lines = readme.splitlines()

@@ -201,7 +201,7 @@ def test_demonstration_exits_with_0_twice(tmp_path: Path) -> None:
         assert "The books balance" in ran.stdout
         assert [line.strip() for line in ran.stdout.splitlines()[-2:]] == [
             f"{sys.executable} -m samples.ledger --help",
-            f"{sys.executable} -m uvicorn --factory samples.ledger.web:create_app",
+            f"{sys.executable} -m uvicorn --factory samples.ledger.fronts.fastapi_app:create_app",
         ]
 
 

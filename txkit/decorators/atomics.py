@@ -14,6 +14,7 @@ from txkit.database import Database
 from txkit.decorators.wrapper import F, Function, wrap
 from txkit.policy.callables import is_stream
 from txkit.policy.current_transaction import Mode, parse_mode
+from txkit.policy.stacking import Applied
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -96,7 +97,8 @@ class Atomic(Block, Generic[Y]):
                 raise TypeError(message)
             return Atomic[Any](given, parse_mode(current_transaction), given=True)
         if len(given) == 1 and current_transaction is None:
-            return wrap("@atomic", given[0], self._entry)
+            applied = Applied("@atomic", databases=frozenset(self._databases))
+            return wrap(applied, given[0], self._entry)
         message = "atomic() takes Databases, @atomic a function: write @atomic(db, ...) above it"
         raise TypeError(message)
 

@@ -15,6 +15,7 @@ from txkit.decorators.wrapper import F, Function, wrap
 from txkit.policy.callables import is_stream
 from txkit.policy.definition import OPTIONS, Definition, define
 from txkit.policy.propagation import Propagation
+from txkit.policy.stacking import Applied
 
 if TYPE_CHECKING:
     from txkit.policy.definition import ExceptionClasses, OutcomeRule
@@ -37,7 +38,8 @@ class _Unit(Block):
         if options:
             message = f"write {self._kind}({', '.join(options)}=...) above the function, without it"
             raise TypeError(message)
-        return wrap(self._kind, functions[0], self._entry)
+        applied = Applied(self._kind, self._definition.propagation)
+        return wrap(applied, functions[0], self._entry)
 
     def _define(self, options: dict[str, Any]) -> Definition:
         if self._given:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import types
 from collections.abc import AsyncIterator, Callable, Coroutine
 from operator import attrgetter
@@ -17,7 +18,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import wrapt
 
+from txkit._core.development import remember
+from txkit.decorators.mistakes import refuse_registered, refuse_twice
 from txkit.policy.callables import qualified_name, refuse_undecorable
+from txkit.policy.stacking import Applied
 
 Function = Callable[..., Any]
 F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any] | AsyncIterator[Any]])
@@ -32,9 +36,10 @@ else:
 class Decorated(_FunctionWrapper):
     """A function in its boundary. Behaves as the function in every other respect."""
 
-    def __init__(self, wrapped: Any, entry: Function) -> None:
+    def __init__(self, wrapped: Any, entry: Function, applied: Applied) -> None:
         super().__init__(wrapped, entry)
         self._self_entry = entry
+        self._self_applied = applied
 
     __call__ = property(attrgetter("_self_entry"))  # pyright: ignore[reportAssignmentType]
 
@@ -73,17 +78,21 @@ class DecoratedDescriptor(Decorated):
         return self
 
 
-def wrap(decorator: str, given: Any, make_entry: Callable[[Function, str], Function]) -> Any:
+def wrap(applied: Applied, given: Any, make_entry: Callable[[Function, str], Function]) -> Any:
     """Put an entry before whatever coroutine function ``given`` is."""
+    references = sys.getrefcount(given)
     if issubclass(type(given), Decorated):  # wrapt shows the class of what it wraps
         function: Any = attrgetter("_self_entry")(given)
     elif isinstance(given, (classmethod, staticmethod)):
         function = attrgetter("__func__")(given)
     else:
         function = given
-    refuse_undecorable(decorator, function)
+    refuse_undecorable(applied.decorator, function)
+    refuse_twice(applied, given)
+    refuse_registered(applied, given, references)
+    remember(function)
     entry = make_entry(function, qualified_name(function))
     updated = functools.WRAPPER_UPDATES if inspect.isroutine(function) else ()
     binds_plainly: bool = inspect.isfunction(given)  # pyright: ignore[reportUnknownArgumentType]
     kind = Decorated if binds_plainly else DecoratedDescriptor
-    return kind(given, functools.update_wrapper(entry, function, updated=updated))
+    return kind(given, functools.update_wrapper(entry, function, updated=updated), applied)

@@ -12,12 +12,25 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from txkit.policy.frameworks import is_of_a_framework
+
+_MOST_SHOWN = 3
+
 
 def refuse_undecorable(decorator: str, function: Any) -> None:
     """Raise unless ``function`` is a coroutine function, and say what to do instead."""
     name = qualified_name(function)
     if isinstance(function, type):
-        message = f"{decorator} can't decorate the class {name}: put it on the methods that need it"
+        message = (
+            f"{decorator} can't decorate the class {name}: put it on the methods that need it"
+            f"{_methods_of(function)}, where a reader sees which of them is a transaction"
+        )
+    elif owner := _framework_of(function):
+        message = (
+            f"{decorator} was given {owner}'s {type(function).__qualname__} object, whose call is"
+            f" {owner}'s own work around yours: put {decorator} next to your 'async def', below the"
+            " decorator that made this object"
+        )
     elif not callable(function):
         message = (
             f"{decorator} decorates coroutine functions, and {function!r} can't be called; a Database"
@@ -91,6 +104,30 @@ def _is(kind: Callable[[Any], bool], function: Any) -> bool:
     return kind(function) or (
         not _is_function(function) and kind(getattr(_class_of(function), "__call__", None))  # noqa: B004
     )
+
+
+def _framework_of(function: Any) -> str | None:
+    """Name the framework whose object this is: an application, a route, a task."""
+    if _is_function(function):
+        return None
+    cls = _class_of(function)
+    owner: Any = cls.__call__ if callable(function) else cls
+    module = str(getattr(owner, "__module__", None))
+    return module.partition(".")[0] if is_of_a_framework(module) else None
+
+
+def _methods_of(cls: type[Any]) -> str:
+    """Show the first of a class's own methods that could be decorated."""
+    names = [
+        name
+        for name, value in vars(cls).items()
+        if not name.startswith("_")
+        and (inspect.iscoroutinefunction(value) or inspect.isasyncgenfunction(value))
+    ]
+    if not names:
+        return ""
+    shown = [*names[:_MOST_SHOWN], *(["..."] if len(names) > _MOST_SHOWN else [])]
+    return f" ({', '.join(shown)})"
 
 
 def _is_function(function: Any) -> bool:

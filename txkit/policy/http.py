@@ -16,6 +16,12 @@ _Reader: TypeAlias = Callable[[Any], object]
 
 _OK = 200
 
+
+def _code_of_werkzeug(error: Any) -> object:
+    """Read the status of what ``abort`` raises: of a response, where it was given one."""
+    return error.code if error.response is None else error.response.status_code
+
+
 _RESPONSES: dict[str, _Reader] = {
     "aiohttp.web_response.StreamResponse": attrgetter("status"),
     "blacksheep.messages.Response": attrgetter("status"),
@@ -40,7 +46,7 @@ _ERRORS: dict[str, _Reader] = {
     "starlette.exceptions.HTTPException": attrgetter("status_code"),
     "tornado.web.Finish": lambda _: _OK,
     "tornado.web.HTTPError": attrgetter("status_code"),
-    "werkzeug.exceptions.HTTPException": attrgetter("code"),
+    "werkzeug.exceptions.HTTPException": _code_of_werkzeug,
 }
 
 

@@ -15,6 +15,7 @@ from txkit._core.boundary.entered import Entered, decided, enter_atomic, enter_i
 from txkit._core.boundary.joining import joined_failed
 from txkit._core.boundary.unit import run_unit
 from txkit._core.context import State
+from txkit._core.development import watching
 from txkit._core.place import Place, current, go_back, install
 from txkit._core.scope import Scope
 from txkit._core.users import joinable_context, use
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     Work = Callable[[], Coroutine[Any, Any, Any]]
 
 _PLAIN = Definition()
+_run_unit = watching(run_unit)
 
 
 def unit_entry(function: Function, definition: Definition, name: str) -> Function:
@@ -82,7 +84,7 @@ def atomic_entry(
         context = joinable_context(name)
         scope = Scope(name, atomic=True, only=databases)
         if context is None or context.autocommit:
-            return await run_unit(scope, _PLAIN, function, args, kwargs)
+            return await _run_unit(scope, _PLAIN, function, args, kwargs)
         entered = await enter_atomic(scope, mode)
         return await _inside(entered, partial(function, *args, **kwargs))
 
@@ -100,7 +102,7 @@ async def _run(
     if context is None or decision not in INSIDE:
         asked = AUTOCOMMIT if decision is Decision.AUTOCOMMIT else definition.characteristics
         root = Scope(name, atomic=False)
-        return await run_unit(root, definition, function, args, kwargs, characteristics=asked)
+        return await _run_unit(root, definition, function, args, kwargs, characteristics=asked)
     entered = await enter_inside(context, decision, definition, name)
     return await _inside(entered, partial(function, *args, **kwargs))
 

@@ -1,51 +1,34 @@
-"""The ledger behind FastAPI, without any middleware.
+"""The ledger behind FastAPI.
 
 A handler is decorated directly below its route: it commits before its answer is
 sent, and rolls back when a refusal or an HTTP exception leaves it. Refusals
-become answers in exception handlers, which FastAPI runs after the handler and so
+become answers in an exception handler, which FastAPI runs after the handler and so
 outside its unit: there the audit trail gets a unit of its own.
 
-Serve it with ``uvicorn --factory samples.ledger.web:create_app``.
+Serve it with ``uvicorn --factory samples.ledger.fronts.fastapi_app:create_app``.
 """
 
 # pyright: reportUnusedFunction=false
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, StrictInt
 
 from samples.ledger.books import read_books
-from samples.ledger.database import DEFAULT_URL, URL_VARIABLE, open_database
-from samples.ledger.orders import KeyTakenError, MalformedError, Order, RefusedError
+from samples.ledger.fronts import messages
+from samples.ledger.fronts.messages import AccountIn, TransferIn
+from samples.ledger.orders import MalformedError, RefusedError
 from samples.ledger.services import Ledger
 from samples.ledger.tables import make_tables
 from txkit import transactional
 
 
-class TransferIn(BaseModel):
-    """What a client sends."""
-
-    key: str
-    source: str
-    target: str
-    amount_cents: StrictInt
-    text: str = ""
-
-
-class AccountIn(BaseModel):
-    """A new account."""
-
-    name: str
-
-
 def create_app(url: str | None = None) -> FastAPI:
     """Make the application for the ledger at a URL, or at LEDGER_URL."""
-    ledger = Ledger(open_database(url or os.environ.get(URL_VARIABLE, DEFAULT_URL)))
+    ledger = messages.open_ledger(url)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
@@ -59,12 +42,11 @@ def create_app(url: str | None = None) -> FastAPI:
     @app.exception_handler(RefusedError)
     async def refuse(_request: Request, refusal: RefusedError) -> JSONResponse:
         await ledger.record_refusal(refusal)  # the handler's unit has been rolled back by now
-        status = 409 if isinstance(refusal, KeyTakenError) else 422
-        return JSONResponse({"detail": refusal.reason}, status)
+        return JSONResponse(*messages.refused(refusal))
 
     @app.exception_handler(MalformedError)
     async def complain(_request: Request, error: MalformedError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 422)
+        return JSONResponse(*messages.refused(error))
 
     return app
 
@@ -76,10 +58,10 @@ def _routes(ledger: Ledger) -> APIRouter:
     @transactional
     async def post_transfer(body: TransferIn, response: Response) -> dict[str, str]:
         """Post a transfer: 201; 200 if it was posted before; 409 or 422 if it can't be."""
-        receipt = await ledger.transfer(Order(**body.model_dump()))
+        receipt = await ledger.transfer(body.order())
         if receipt.posted_before:
             response.status_code = 200
-        return {"key": receipt.key, "status": "posted"}
+        return messages.posted(receipt)
 
     @router.post("/accounts", status_code=201)
     @transactional
@@ -102,11 +84,6 @@ def _routes(ledger: Ledger) -> APIRouter:
     @transactional
     async def get_report() -> dict[str, object]:
         """Show the balances, and whether the books balance."""
-        books = await read_books(ledger.database)
-        return {
-            "balances": books.balances,
-            "transfers": books.transfers,
-            "books_balance": books.balance,
-        }
+        return messages.report(await read_books(ledger.database))
 
     return router

@@ -1,0 +1,237 @@
+"""The development mode: what it tells, what it does not, and that it costs nothing when it is off."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI, WebSocket
+from fastapi.testclient import TestClient
+
+from tests.conftest import SqliteJudge
+from tests.notes import write
+from txkit import Database, DevelopmentWarning, atomic, new_context, run_in_new_ctx, transactional
+
+Service = Callable[[], Awaitable[None]]
+
+
+class Services:
+    """Two decorated services."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    @transactional
+    async def debit(self) -> None:
+        await write(self.db, "debit")
+
+    @transactional
+    async def credit(self) -> None:
+        await write(self.db, "credit")
+
+    @atomic
+    async def atomic(self) -> None:
+        await write(self.db, "atomic")
+
+    @new_context
+    async def apart(self) -> None:
+        await write(self.db, "apart")
+
+    @transactional(propagation="requires_new")
+    async def requires_new(self) -> None:
+        await write(self.db, "new")
+
+    @transactional(propagation="not_supported")
+    async def autocommit(self) -> None:
+        await write(self.db, "autocommit")
+
+
+@pytest.fixture
+def services(lite: Database) -> Services:
+    return Services(lite)
+
+
+async def told(handler: Callable[..., Any], *, status: int = 200) -> list[str]:
+    """Let FastAPI call the handler, and give what the development mode says."""
+    app = FastAPI()
+    app.get("/")(handler)
+    transport = httpx.ASGITransport(app=app)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            assert (await client.get("/")).status_code == status
+    return [str(one.message) for one in caught if one.category is DevelopmentWarning]
+
+
+class TestIsTold:
+    async def test_services_one_after_the_other(self, services: Services) -> None:
+        async def transfer() -> None:
+            await services.debit()
+            await services.credit()
+
+        [text] = await told(transfer)
+        assert "test_services_one_after_the_other.<locals>.transfer has no decorator" in text
+        assert "Services.debit and" in text
+        assert "Services.credit, which it calls one after the other" in text
+        assert "Put @transactional on the handler" in text
+        assert "TXKIT_DEVELOPMENT=1" in text
+
+    async def test_below_a_function_of_ones_own(self, services: Services) -> None:
+        async def helper() -> None:
+            await services.debit()
+            await services.atomic()
+
+        async def transfer() -> None:
+            await helper()
+
+        [text] = await told(transfer)
+        assert "<locals>.transfer has no decorator" in text
+
+    async def test_place_that_is_named_is_the_handlers(self, services: Services) -> None:
+        async def transfer() -> None:
+            await services.debit()
+            await services.credit()
+
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            app = FastAPI()
+            app.get("/")(transfer)
+            await asyncio.to_thread(TestClient(app).get, "/")
+        [warning] = [one for one in caught if one.category is DevelopmentWarning]
+        assert warning.filename == __file__
+        assert warning.lineno == transfer.__code__.co_firstlineno
+
+    async def test_framework_that_got_the_function_below(self, services: Services) -> None:
+        async def handler() -> None:
+            await services.debit()
+
+        transactional(handler)  # and the framework does not get what it returns
+        [text] = await told(handler)
+        assert "is decorated, but its framework calls the function below" in text
+
+    async def test_as_an_error_it_leaves_what_was_committed_and_begins_nothing(
+        self, services: Services, sqlite_judge: SqliteJudge
+    ) -> None:
+        app = FastAPI()
+
+        @app.get("/")
+        async def transfer() -> None:
+            await services.debit()
+            await services.credit()
+
+        with pytest.raises(DevelopmentWarning):  # the suite's filter makes an error of it
+            await asyncio.to_thread(TestClient(app).get, "/")
+        assert await sqlite_judge.texts() == ["debit"]
+
+
+class TestIsNotTold:
+    async def test_decorated_handler(self, services: Services) -> None:
+        @transactional
+        async def transfer() -> None:
+            await services.debit()
+            await services.credit()
+
+        assert await told(transfer) == []
+
+    async def test_handler_in_autocommit(self, services: Services) -> None:
+        @transactional(propagation="never")
+        async def transfer() -> None:
+            await services.debit()
+            await services.credit()
+
+        assert await told(transfer) == []
+
+    async def test_one_service(self, services: Services) -> None:
+        assert await told(services.debit) == []
+
+        async def handler() -> None:
+            await services.debit()
+
+        assert await told(handler) == []
+
+    async def test_same_service_again_and_again(self, services: Services) -> None:
+        async def every_line() -> None:
+            for _ in range(3):
+                await services.debit()
+
+        assert await told(every_line) == []
+
+    async def test_units_that_say_that_they_are_apart(self, services: Services) -> None:
+        async def handler() -> None:
+            await services.debit()
+            await services.apart()
+            await services.requires_new()
+            await services.autocommit()
+            await run_in_new_ctx(services.credit)
+            async with transactional():
+                await services.credit()
+
+        assert await told(handler) == []
+
+    async def test_side_by_side(self, lite: Database) -> None:
+        @transactional
+        async def one() -> None: ...
+
+        @transactional
+        async def other() -> None: ...
+
+        async def handler() -> None:
+            await asyncio.gather(one(), other())
+
+        assert await told(handler) == []
+
+    async def test_dependency_and_handler(self, services: Services) -> None:
+        async def handler(_: None = Depends(services.debit)) -> None:
+            await services.credit()
+
+        assert await told(handler) == []
+
+    async def test_two_messages_of_a_socket(self, services: Services) -> None:
+        app = FastAPI()
+
+        @app.websocket("/ws")
+        async def messages(socket: WebSocket) -> None:
+            await socket.accept()
+            async for _ in socket.iter_text():
+                await services.debit()
+                await socket.send_text("done")
+
+        def talk() -> None:
+            with TestClient(app).websocket_connect("/ws") as socket:
+                for _ in range(2):
+                    socket.send_text("go")
+                    assert socket.receive_text() == "done"
+
+        await asyncio.to_thread(talk)  # a warning would be an error
+
+    async def test_no_framework_is_there(self, services: Services) -> None:
+        await services.debit()  # this test is no handler
+        await services.credit()
+
+
+PROGRAM = """
+from txkit._core import development
+from txkit._core.boundary import entries, unit
+print(development.IS_ON, entries._run_unit is unit.run_unit)
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "printed"),
+    [(None, "False True"), ("0", "False True"), ("1", "True False")],
+)
+def test_off_it_is_on_no_calls_way(setting: str | None, printed: str) -> None:
+    """Off, what runs a unit is the very function that runs it: no branch, no frame."""
+    settings = {name: value for name, value in os.environ.items() if name != "TXKIT_DEVELOPMENT"}
+    if setting is not None:
+        settings["TXKIT_DEVELOPMENT"] = setting
+    command = [sys.executable, "-c", PROGRAM]
+    ran = subprocess.run(command, env=settings, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == printed

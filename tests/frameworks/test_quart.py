@@ -1,0 +1,202 @@
+"""Quart."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from quart import Quart, Response, abort, redirect, request, websocket
+from quart.views import MethodView
+
+from tests.conftest import PostgresJudge, SqliteJudge
+from tests.frameworks.asgi import asgi_server
+from tests.frameworks.web import (
+    AnswerContract,
+    BackgroundContract,
+    Front,
+    SideBySideContract,
+    StreamContract,
+    WebSocketContract,
+    front_of,
+)
+from tests.frameworks.web_features import (
+    ErrorHandlerContract,
+    MoreServices,
+    RefusedCommitContract,
+    ViewContract,
+    WholeSocketContract,
+    services,
+)
+from tests.notes import Boom, write
+from txkit import Database, after_commit, new_context, transactional
+
+__all__ = ["services"]
+
+
+def application(services: MoreServices) -> Quart:
+    app = Quart(__name__)
+
+    @app.post("/notes/<text>")
+    @transactional
+    async def post_note(text: str) -> Any:
+        try:
+            times = int(request.args.get("times", 1))
+        except ValueError:
+            abort(422)
+        await services.write(text, times)
+        return {"text": text, "times": times}, 201
+
+    @app.post("/fails/<text>")
+    @transactional
+    async def fails(text: str) -> Any:
+        await services.write(text)
+        raise Boom
+
+    @app.post("/raises/<int:status>/<text>")
+    @transactional
+    async def raises(status: int, text: str) -> Any:
+        await services.write(text)
+        abort(status)
+
+    @app.post("/returns/<int:status>/<text>")
+    @transactional
+    async def returns(status: int, text: str) -> Any:
+        await services.write(text)
+        return Response("", status)
+
+    @app.post("/pairs/<int:status>/<text>")
+    @transactional
+    async def pairs(status: int, text: str) -> Any:
+        await services.write(text)
+        return {"text": text}, status
+
+    @app.post("/redirects/<text>")
+    @transactional
+    async def redirects(text: str) -> Any:
+        await services.write(text)
+        abort(redirect("/elsewhere"))  # type: ignore[arg-type]
+
+    @app.post("/redirected/<text>")
+    @transactional
+    async def redirected(text: str) -> Any:
+        await services.write(text)
+        return redirect("/elsewhere")
+
+    @app.post("/waits/<text>")
+    @transactional
+    async def waits(text: str) -> Any:
+        await services.write(text)
+        await services.meetings[text].wait()
+        return "done"
+
+    @app.post("/stream/<text>")
+    async def stream(text: str) -> Any:
+        return services.lines(text)
+
+    @app.post("/later/<text>")
+    @transactional
+    async def later(text: str) -> Any:
+        await services.write(f"{text} now")
+        after_commit(lambda: app.add_background_task(new_context(services.later), text))
+        return ""
+
+    @app.websocket("/ws")
+    async def messages() -> None:
+        while True:
+            try:
+                await websocket.send(await services.message(await websocket.receive()))
+            except Boom:
+                await websocket.send("refused")
+
+    class Views(MethodView):
+        @transactional
+        async def post(self, text: str) -> Any:
+            return await services.view(text)
+
+    app.add_url_rule("/view/<text>", view_func=Views.as_view("view"))
+
+    @app.post("/handled/<text>")
+    @transactional
+    async def handled(text: str) -> Any:
+        await services.write(text)
+        raise KeyError(text)
+
+    @app.errorhandler(KeyError)
+    async def answer(error: Exception) -> Any:
+        return str(error)
+
+    @app.websocket("/whole")
+    @transactional
+    async def whole() -> None:
+        while (text := await websocket.receive()) != "end":
+            await websocket.send(await services.message(text))
+
+    return app
+
+
+@pytest.fixture
+async def front(services: MoreServices, pg: PostgresJudge) -> AsyncIterator[Front]:
+    async with asgi_server(application(services)) as port, front_of(port, services, pg) as one:
+        yield one
+
+
+class TestAnswers(AnswerContract):
+    """Query parameters are the handler's to convert."""
+
+
+class TestSideBySide(SideBySideContract):
+    on_disconnect = "is cancelled"
+
+
+class TestStreams(StreamContract):
+    """A generator is returned."""
+
+
+class TestBackground(BackgroundContract):
+    """add_background_task, in a hook: without it, it would begin before the commit."""
+
+
+class TestWebSocket(WebSocketContract):
+    """Each message is a unit."""
+
+
+class TestViews(ViewContract):
+    """MethodView."""
+
+
+class TestErrorHandlers(ErrorHandlerContract):
+    """errorhandler."""
+
+
+class TestRefusedCommit(RefusedCommitContract):
+    """A deferred constraint."""
+
+
+class TestWholeSocket(WholeSocketContract):
+    """The endpoint is decorated; Quart cancels it when its client goes."""
+
+
+async def test_status_beside_what_is_returned_does_not_count(front: Front) -> None:
+    """A pair is data like any other: only a response object, or what is raised, is an answer."""
+    assert (await front.post("/pairs/409/kept")).status_code == 409
+    assert await front.texts() == ["kept"]
+
+
+async def test_the_test_client_drives_a_decorated_handler(
+    lite: Database, sqlite_judge: SqliteJudge
+) -> None:
+    app = Quart(__name__)
+
+    @app.post("/notes/<text>")
+    @transactional
+    async def post_note(text: str) -> Any:
+        await write(lite, text)
+        if text == "bad":
+            abort(409)
+        return {}, 201
+
+    client = app.test_client()
+    assert (await client.post("/notes/tea")).status_code == 201
+    assert (await client.post("/notes/bad")).status_code == 409
+    assert await sqlite_judge.texts() == ["tea"]

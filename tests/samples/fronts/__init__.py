@@ -1,0 +1,1 @@
+"""One suite against every front of the ledger, on both databases."""

@@ -1,0 +1,141 @@
+"""The development mode: what is only likely to be a mistake, told as a warning.
+
+``TXKIT_DEVELOPMENT=1`` in the environment turns it on when txkit is imported. It looks at
+the functions that open a unit: one after the other from a handler that has no decorator is
+a transaction for each service, where the author most likely meant one. Off, nothing of it
+is on any call's way. After the debug mode of asyncio.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
+
+from txkit._core.turn import current_task_or_none
+from txkit.policy.frameworks import is_of_a_framework
+from txkit.policy.propagation import Propagation
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+    from types import CodeType, FrameType
+
+    from txkit._core.scope import Scope
+    from txkit.policy.definition import Definition
+
+VARIABLE = "TXKIT_DEVELOPMENT"
+IS_ON = os.environ.get(VARIABLE, "") not in {"", "0"}
+
+_F = TypeVar("_F", bound="Callable[..., Any]")
+_JOINS_WHERE_IT_CAN = {Propagation.REQUIRED, Propagation.NESTED}
+_TO_TELL_APART = "@new_context on the services that are to be apart says that they are meant to be"
+
+
+class DevelopmentWarning(UserWarning):
+    """Something looks like a mistake; told in the development mode only.
+
+    The place that it names is the handler's. Nothing was stopped: where a filter makes an
+    error of it, what had been committed before stays so, and the unit that was about to
+    be opened is not begun.
+    """
+
+    __module__ = "txkit"
+
+
+@dataclass(slots=True)
+class _Handler:
+    """The handler that a task runs, and the first function in it that opened a unit."""
+
+    frame: FrameType
+    first: str
+
+
+_handlers: WeakKeyDictionary[asyncio.Task[Any], _Handler] = WeakKeyDictionary()
+_decorated: WeakSet[CodeType] = WeakSet()
+
+
+def watching(run_unit: _F) -> _F:
+    """Give what runs a unit, with a look at who opens it; itself, unless the mode is on."""
+    if not IS_ON:
+        return run_unit
+
+    async def watched(root: Scope, definition: Definition, *args: Any, **kwargs: Any) -> Any:
+        if root.atomic or definition.propagation in _JOINS_WHERE_IT_CAN:
+            _look(root.name)
+        return await run_unit(root, definition, *args, **kwargs)
+
+    return watched  # type: ignore[return-value]
+
+
+def remember(function: Any) -> None:
+    """Keep in mind that this function has been decorated."""
+    code = getattr(function, "__code__", None)
+    if IS_ON and code is not None:
+        _decorated.add(code)
+
+
+def _look(name: str) -> None:
+    """Warn if the handler that we are in should have opened this unit, and did not."""
+    task = current_task_or_none()
+    handler = None if task is None else _handler_in(task)
+    if task is None or handler is None:
+        return
+    if handler.f_code in _decorated:
+        _warn(
+            handler,
+            f"{_named(handler)} is decorated, but its framework calls the function below the"
+            f" decorator, and {name} became a unit by itself: give the framework what the decorator"
+            " returns (the decorator stands below the route's, next to the 'async def')",
+        )
+        return
+    known = _handlers.get(task)
+    if known is None or known.frame is not handler:
+        _handlers[task] = _Handler(handler, name)
+    elif known.first != name:
+        _warn(
+            handler,
+            f"{_named(handler)} has no decorator, and {known.first} and {name}, which it calls one"
+            " after the other, are a transaction each: the first is committed whatever becomes of"
+            " the second. Put @transactional on the handler, below its route's decorator;"
+            f" {_TO_TELL_APART}",
+        )
+
+
+def _handler_in(task: asyncio.Task[Any]) -> FrameType | None:
+    """Find the function that a known framework called in this task, unless it is decorated."""
+    root = getattr(task.get_coro(), "cr_frame", None)
+    frame = inspect.currentframe()
+    inner: FrameType | None = None
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__"))
+        if is_of_a_framework(module):
+            return inner if inner is not None and not _is_ours(inner) else None
+        inner = frame
+        if frame is root:
+            break
+        frame = frame.f_back
+    return None
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith("txkit.")
+
+
+def _named(frame: FrameType) -> str:
+    return f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"
+
+
+def _warn(handler: FrameType, message: str) -> None:
+    code = handler.f_code
+    warnings.warn_explicit(
+        f"{message} ({VARIABLE}=1)",
+        DevelopmentWarning,
+        filename=code.co_filename,
+        lineno=code.co_firstlineno,
+        module=str(handler.f_globals.get("__name__")),
+        registry=handler.f_globals.setdefault("__warningregistry__", {}),
+    )

@@ -1,0 +1,166 @@
+"""Mistakes in decorating that are certain, told when the module is imported.
+
+Two of them, and only where the decorator stands above a ``def`` (who calls
+``transactional(function)`` knows what has got the function): the same said twice, and a
+function that the decorator below has given to a framework already, so that the framework
+calls it without its transaction. The second costs a look at the reference count; who holds
+the function is searched only if somebody does, outside the development mode for so long only. Knows nothing of any framework but its name.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import inspect
+import types
+from collections import deque
+from collections.abc import Callable, Iterator
+from time import perf_counter
+from typing import Any
+
+from txkit._core import development
+from txkit.policy.callables import qualified_name
+from txkit.policy.frameworks import is_of_a_framework
+from txkit.policy.stacking import Applied, is_in_vain
+
+_CONTAINERS = (
+    dict,
+    list,
+    tuple,
+    set,
+    frozenset,
+    deque,
+    types.CellType,
+    types.FunctionType,
+    types.MethodType,
+    functools.partial,
+)
+_DEEPEST = 5
+_MOST_IN_VAIN_S = 0.5
+"""A search takes milliseconds: who keeps registries of his own is not made to wait for more."""
+
+_fewest: dict[str, int] = {}
+_searched_in_vain_s = 0.0
+
+
+def refuse_twice(applied: Applied, function: Any) -> None:
+    """Raise if a decorator of ours, below on the same ``def``, leaves this one without effect."""
+    if not stands_above(function):
+        return
+    for below in _applied_below(function):
+        if is_in_vain(applied, below):
+            message = (
+                f"{applied.decorator} stands above {below.decorator} on {qualified_name(function)}, and"
+                " one of them has no effect: a unit is opened once. Keep one, with the options of both"
+            )
+            raise TypeError(message)
+
+
+def refuse_registered(applied: Applied, function: Any, references: int) -> None:
+    """Raise if a framework has got the function already, so that it will call it undecorated.
+
+    Args:
+        applied: what is being put on it.
+        function: what was given to the decorator.
+        references: how many there were to it when it arrived there.
+    """
+    global _searched_in_vain_s  # noqa: PLW0603 - a budget of the process
+    if not isinstance(function, types.FunctionType):
+        return
+    fewest = _fewest.setdefault(applied.decorator, references)
+    if references <= fewest:
+        _fewest[applied.decorator] = references
+        return
+    is_tired = _searched_in_vain_s > _MOST_IN_VAIN_S and not development.IS_ON
+    if is_tired or not stands_above(function):
+        return
+    start_s = perf_counter()
+    holder = _holder(function)
+    if holder is None:
+        _searched_in_vain_s += perf_counter() - start_s
+        return
+    message = (
+        f"{applied.decorator} stands above the decorator that gave {qualified_name(function)} to"
+        f" {holder.partition('.')[0]} (its {holder}), which will call it without a transaction: put"
+        f" {applied.decorator} below that one, next to the 'async def' (if it is meant so, call"
+        f" {applied.decorator[1:]}(...) on the function in a line of its own)"
+    )
+    raise TypeError(message)
+
+
+def stands_above(function: Any) -> bool:
+    """Whether our caller's caller is being run as ``@decorator`` above this function's ``def``."""
+    code = getattr(_innermost(function), "__code__", None)
+    frame = _caller()
+    if code is None or frame is None or frame.f_code.co_filename != code.co_filename:
+        return False
+    first = code.co_firstlineno  # the line of the topmost decorator
+    body = min((line for *_, line in code.co_lines() if line and line > first), default=first + 1)
+    return bool(first <= frame.f_lineno < body)
+
+
+def _caller() -> types.FrameType | None:
+    """Find who decorates: the first frame that is not ours."""
+    frame = inspect.currentframe()
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith("txkit."):
+        frame = frame.f_back
+    return frame
+
+
+def _below(function: Any) -> Iterator[Any]:
+    """Give what was given, and what it wraps, down to the function of the ``def``."""
+    seen: set[int] = set()
+    while function is not None and id(function) not in seen:
+        seen.add(id(function))
+        yield function
+        is_method = isinstance(function, (classmethod, staticmethod))
+        function = function.__func__ if is_method else getattr(function, "__wrapped__", None)
+
+
+def _innermost(function: Any) -> Any:
+    *_, last = _below(function)
+    return last
+
+
+def _applied_below(function: Any) -> Iterator[Applied]:
+    for one in _below(function):
+        applied = getattr(one, "_self_applied", None)
+        if isinstance(applied, Applied):
+            yield applied
+
+
+def _holder(function: Callable[..., Any]) -> str | None:
+    """Name the framework's object that has got the function, directly or in containers."""
+    level: list[Any] = [function]
+    known: set[int] = {id(function)}
+    for _ in range(_DEEPEST):
+        mine = {id(level), id(known)}
+        above: list[Any] = []
+        for one in gc.get_referrers(*level):
+            if id(one) in known or id(one) in mine or isinstance(one, types.FrameType):
+                continue
+            known.add(id(one))
+            name = _framework_name(one)
+            if name is not None:
+                return name
+            if _is_between(one):
+                above.append(one)
+        level = above
+        if not level:
+            break
+    return None
+
+
+def _is_between(holder: Any) -> bool:
+    """Whether it holds for somebody else; a module's names hold everything."""
+    if isinstance(holder, _CONTAINERS):
+        return not (isinstance(holder, dict) and "__builtins__" in holder)
+    return str(type(holder).__module__).startswith("pydantic.")
+
+
+def _framework_name(holder: Any) -> str | None:
+    if isinstance(holder, types.FunctionType):
+        module = str(holder.__globals__.get("__name__"))
+        return f"{module}.{holder.__qualname__}" if is_of_a_framework(module) else None
+    module = str(type(holder).__module__)
+    return f"{module}.{type(holder).__qualname__}" if is_of_a_framework(module) else None
