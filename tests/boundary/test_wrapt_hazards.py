@@ -80,9 +80,10 @@ class TestAnnotations:
         @transactional
         async def function(x: int) -> None: ...
 
-        function.__wrapped__.__annotations__ = {"x": "str"}
-        assert function.__annotations__ == {"x": "str"}
+        function.__annotations__ = {"x": "str"}
+        assert function.__wrapped__.__annotations__ == {"x": "str"}
         assert typing.get_type_hints(function) == {"x": str}
+        assert inspect.get_annotations(function.__call__) == {"x": "str"}
 
 
 class TestCopies:

@@ -44,7 +44,15 @@ class Decorated(_FunctionWrapper):
     __call__ = property(attrgetter("_self_entry"))  # pyright: ignore[reportAssignmentType]
 
     # wrapt's C extension lets one isinstance() with a runtime protocol blank these.
-    __annotations__ = property(attrgetter("__wrapped__.__annotations__"))  # pyright: ignore[reportAssignmentType]
+    @property
+    def __annotations__(self) -> Any:
+        """Those of the function; who sets them sets its own."""
+        return self.__wrapped__.__annotations__
+
+    @__annotations__.setter
+    def __annotations__(self, annotations: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.__wrapped__.__annotations__ = annotations
+        self._self_entry.__annotations__ = annotations
 
     def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
         """Bind as a function would."""
