@@ -26,6 +26,7 @@ from tests.frameworks.web import (
     BackgroundContract,
     Front,
     SideBySideContract,
+    UndecoratedContract,
     WebSocketContract,
     front_of,
 )
@@ -69,6 +70,10 @@ def answering(app: Application, services: MoreServices) -> None:
     async def post_note(text: str, times: int = 1) -> Response:
         await services.write(text, times)
         return json({"text": text, "times": times}, 201)
+
+    @post("/apart/{text}")
+    async def apart(text: str) -> None:
+        await services.apart(text)
 
     @post("/fails/{text}")
     @transactional
@@ -204,6 +209,10 @@ class TestAnswers(AnswerContract):
     @pytest.mark.parametrize("way", ["redirected"])
     async def test_redirect_commits(self, front: Front, way: str) -> None:
         await super().test_redirect_commits(front, way)
+
+
+class TestUndecorated(UndecoratedContract):
+    """The mistake that the development mode tells."""
 
 
 class TestSideBySide(SideBySideContract):

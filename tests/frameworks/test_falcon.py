@@ -20,6 +20,7 @@ from tests.frameworks.web import (
     BackgroundContract,
     Front,
     SideBySideContract,
+    UndecoratedContract,
     WebSocketContract,
     front_of,
 )
@@ -52,6 +53,11 @@ class Notes(Resource):
         await self.services.write(text, times)
         resp.status = 201
         resp.media = {"text": text, "times": times}
+
+
+class Apart(Resource):
+    async def on_post(self, req: Request, resp: Response, text: str) -> None:
+        await self.services.apart(text)
 
 
 class Fails(Resource):
@@ -163,6 +169,7 @@ class Whole(Resource):
 
 ROUTES: dict[str, type[Resource]] = {
     "/notes/{text}": Notes,
+    "/apart/{text}": Apart,
     "/fails/{text}": Fails,
     "/raises/{status:int}/{text}": Raises,
     "/returns/{status:int}/{text}": Returns,
@@ -201,6 +208,10 @@ async def front(services: MoreServices, pg: PostgresJudge) -> AsyncIterator[Fron
 
 class TestAnswers(AnswerContract):
     refuses_arguments = 400
+
+
+class TestUndecorated(UndecoratedContract):
+    """The mistake that the development mode tells."""
 
 
 class TestSideBySide(SideBySideContract):

@@ -17,6 +17,7 @@ from tests.frameworks.web import (
     Front,
     SideBySideContract,
     StreamContract,
+    UndecoratedContract,
     WebSocketContract,
     front_of,
 )
@@ -46,6 +47,11 @@ def application(services: MoreServices) -> Quart:
             abort(422)
         await services.write(text, times)
         return {"text": text, "times": times}, 201
+
+    @app.post("/apart/<text>")
+    async def apart(text: str) -> Any:
+        await services.apart(text)
+        return {}
 
     @app.post("/fails/<text>")
     @transactional
@@ -143,6 +149,10 @@ async def front(services: MoreServices, pg: PostgresJudge) -> AsyncIterator[Fron
 
 class TestAnswers(AnswerContract):
     """Query parameters are the handler's to convert."""
+
+
+class TestUndecorated(UndecoratedContract):
+    """The mistake that the development mode tells."""
 
 
 class TestSideBySide(SideBySideContract):
