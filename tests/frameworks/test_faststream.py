@@ -13,6 +13,7 @@ from faststream.redis import RedisBroker, RedisMessage, StreamSub, TestRedisBrok
 from pydantic import BaseModel, ValidationError
 
 from tests.conftest import PostgresJudge
+from tests.frameworks.fake_redis import redis_server
 from tests.frameworks.work import Later, SideBySide, work
 from tests.notes import Boom, write
 from txkit import Database, after_commit, in_transaction, transactional
@@ -286,3 +287,21 @@ async def test_task_that_outlives_the_message_has_its_own_unit(
         assert await pg.texts() == ["tea"]
         await later.finish()
     assert await pg.texts() == ["tea", "tea later"]
+
+
+async def test_over_a_connection_the_answer_comes_after_the_commit(
+    db: Database, pg: PostgresJudge
+) -> None:
+    with redis_server() as port:
+        broker = RedisBroker(f"redis://127.0.0.1:{port}")
+
+        @broker.subscriber("in")
+        @transactional
+        async def handle(text: str) -> str:
+            return await work(db, text)
+
+        async with broker:
+            await broker.start()
+            answer = await broker.request("good", "in", timeout=20)
+            assert await answer.decode() == "good done"
+            assert await pg.texts() == ["good"]
