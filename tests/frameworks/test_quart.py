@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
-from quart import Quart, Response, abort, redirect, request, websocket
+from quart import Quart, Response, abort, make_response, redirect, request, websocket
 from quart.views import MethodView
 
 from tests.conftest import PostgresJudge, SqliteJudge
@@ -94,6 +95,12 @@ def application(services: MoreServices) -> Quart:
     async def stream(text: str) -> Any:
         return services.lines(text)
 
+    @app.post("/limited/<text>")
+    async def limited(text: str) -> Any:
+        response = await make_response(services.lines(text))
+        response.timeout = 0.2
+        return response
+
     @app.post("/later/<text>")
     @transactional
     async def later(text: str) -> Any:
@@ -151,6 +158,12 @@ class TestSideBySide(SideBySideContract):
 
 class TestStreams(StreamContract):
     """A generator is returned."""
+
+    async def test_stream_that_lasts_too_long_is_rolled_back(self, front: Front) -> None:
+        with pytest.raises(httpx.HTTPError):
+            await front.post("/limited/lost")
+        await front.quiet()
+        assert await front.texts() == []
 
 
 class TestBackground(BackgroundContract):
