@@ -72,6 +72,12 @@ def application(services: MoreServices) -> Quart:
         await services.write(text)
         return {"text": text}, status
 
+    @app.post("/aborts/<int:status>/<text>")
+    @transactional
+    async def aborts(status: int, text: str) -> Any:
+        await services.write(text)
+        abort(Response("", status))
+
     @app.post("/redirects/<text>")
     @transactional
     async def redirects(text: str) -> Any:
@@ -188,6 +194,14 @@ class TestRefusedCommit(RefusedCommitContract):
 
 class TestWholeSocket(WholeSocketContract):
     """The endpoint is decorated; Quart cancels it when its client goes."""
+
+
+@pytest.mark.parametrize(("status", "left"), [(202, ["tea"]), (409, [])])
+async def test_response_that_is_raised_is_judged_by_its_status(
+    front: Front, status: int, left: list[str]
+) -> None:
+    assert (await front.post(f"/aborts/{status}/tea")).status_code == status
+    assert await front.texts() == left
 
 
 async def test_status_beside_what_is_returned_does_not_count(front: Front) -> None:
