@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
-from quart import Quart, Response, abort, redirect, request, websocket
+from quart import Quart, Response, abort, make_response, redirect, request, websocket
 from quart.views import MethodView
 
 from tests.conftest import PostgresJudge, SqliteJudge
@@ -77,6 +78,12 @@ def application(services: MoreServices) -> Quart:
         await services.write(text)
         return {"text": text}, status
 
+    @app.post("/aborts/<int:status>/<text>")
+    @transactional
+    async def aborts(status: int, text: str) -> Any:
+        await services.write(text)
+        abort(Response("", status))
+
     @app.post("/redirects/<text>")
     @transactional
     async def redirects(text: str) -> Any:
@@ -99,6 +106,12 @@ def application(services: MoreServices) -> Quart:
     @app.post("/stream/<text>")
     async def stream(text: str) -> Any:
         return services.lines(text)
+
+    @app.post("/limited/<text>")
+    async def limited(text: str) -> Any:
+        response = await make_response(services.lines(text))
+        response.timeout = 0.2
+        return response
 
     @app.post("/later/<text>")
     @transactional
@@ -162,6 +175,12 @@ class TestSideBySide(SideBySideContract):
 class TestStreams(StreamContract):
     """A generator is returned."""
 
+    async def test_stream_that_lasts_too_long_is_rolled_back(self, front: Front) -> None:
+        with pytest.raises(httpx.HTTPError):
+            await front.post("/limited/lost")
+        await front.quiet()
+        assert await front.texts() == []
+
 
 class TestBackground(BackgroundContract):
     """add_background_task, in a hook: without it, it would begin before the commit."""
@@ -185,6 +204,14 @@ class TestRefusedCommit(RefusedCommitContract):
 
 class TestWholeSocket(WholeSocketContract):
     """The endpoint is decorated; Quart cancels it when its client goes."""
+
+
+@pytest.mark.parametrize(("status", "left"), [(202, ["tea"]), (409, [])])
+async def test_response_that_is_raised_is_judged_by_its_status(
+    front: Front, status: int, left: list[str]
+) -> None:
+    assert (await front.post(f"/aborts/{status}/tea")).status_code == status
+    assert await front.texts() == left
 
 
 async def test_status_beside_what_is_returned_does_not_count(front: Front) -> None:
