@@ -31,7 +31,7 @@ from tests.frameworks.web_features import (
     services,
 )
 from tests.notes import Boom, write
-from txkit import Database, after_commit, new_context, transactional
+from txkit import Database, after_commit, new_context, run_in_new_ctx, transactional
 
 __all__ = ["services"]
 
@@ -77,6 +77,36 @@ def application(services: MoreServices) -> Quart:
     async def pairs(status: int, text: str) -> Any:
         await services.write(text)
         return {"text": text}, status
+
+    @app.post("/triples/<int:status>/<text>")
+    @transactional
+    async def triples(status: int, text: str) -> Any:
+        await services.write(text)
+        return {"text": text}, status, {"x-so": "so"}
+
+    class Pairs(MethodView):
+        @transactional
+        async def post(self, status: int, text: str) -> Any:
+            await services.write(text)
+            return {"text": text}, status
+
+    app.add_url_rule("/pair-of-a-view/<int:status>/<text>", view_func=Pairs.as_view("pairs_view"))
+
+    @transactional
+    async def rows_and_their_number(status: int, text: str) -> tuple[list[str], int]:
+        await services.write(text)
+        return [text], status
+
+    @transactional
+    async def both(status: int, text: str) -> tuple[list[str], int]:
+        await new_context(rows_and_their_number)(status, text)
+        return await rows_and_their_number(status, text)
+
+    @app.post("/services/<int:status>/<text>")
+    async def with_services(status: int, text: str) -> Any:
+        await both(status, text)
+        await run_in_new_ctx(rows_and_their_number, status, text)
+        return {}
 
     @app.post("/aborts/<int:status>/<text>")
     @transactional
@@ -214,10 +244,17 @@ async def test_response_that_is_raised_is_judged_by_its_status(
     assert await front.texts() == left
 
 
-async def test_status_beside_what_is_returned_does_not_count(front: Front) -> None:
-    """A pair is data like any other: only a response object, or what is raised, is an answer."""
-    assert (await front.post("/pairs/409/kept")).status_code == 409
+@pytest.mark.parametrize("path", ["pairs", "pair-of-a-view", "triples"])
+async def test_tuple_that_the_view_returns_is_its_answer(front: Front, path: str) -> None:
+    assert (await front.post(f"/{path}/409/lost")).status_code == 409
+    assert (await front.post(f"/{path}/201/kept")).status_code == 201
     assert await front.texts() == ["kept"]
+
+
+async def test_tuple_of_any_other_function_is_data(front: Front) -> None:
+    """Inside the view's unit, beside it, and below a view that has no decorator."""
+    assert (await front.post("/services/409/kept")).status_code == 200
+    assert await front.texts() == ["kept"] * 3
 
 
 async def test_the_test_client_drives_a_decorated_handler(
