@@ -61,9 +61,9 @@ def find_injected(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Injected:
     ]
 
 
-def read_tuple(injected: Injected, function: object, result: Any) -> Injected:
+def read_tuple(injected: Injected, function: object, result: object) -> Injected:
     """Add the answer that a tuple is where a framework takes it for one."""
-    answer = find_answer(function, result) if isinstance(result, tuple) else None
+    answer = find_answer(function, result)
     return injected if answer is None else [*injected, (answer, None)]
 
 
