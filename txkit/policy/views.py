@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 
 class ViewAnswer:
@@ -24,7 +24,7 @@ def find_answer(function: object, result: object) -> ViewAnswer | None:
     quart: Any = sys.modules.get("quart")
     if not isinstance(result, tuple) or quart is None or not quart.has_request_context():
         return None
-    parts = cast("tuple[Any, ...]", result)
+    parts: tuple[Any, ...] = result
     request = quart.request
     view = quart.current_app.view_functions.get(request.endpoint)
     if not any(one is function for one in _functions_of(view, request.method.lower())):
