@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.util import await_only
 
+from txkit.database.sqlite import AT_WORK
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
@@ -66,4 +68,6 @@ def is_at_work(connection: Connection) -> bool:
         return False
     adapted: Any = connection.connection.dbapi_connection
     mutex = getattr(adapted, "_execute_mutex", None)
-    return mutex is not None and bool(mutex.locked())
+    if mutex is not None and mutex.locked():
+        return True
+    return bool(connection.info.get(AT_WORK))

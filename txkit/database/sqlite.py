@@ -20,6 +20,7 @@ from sqlite3 import OperationalError
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
+from sqlalchemy.exc import ResourceClosedError
 
 from txkit.database import url as urls
 from txkit.database.gone import TransactionGoneError
@@ -27,12 +28,16 @@ from txkit.database.opening import open_to_the_end
 from txkit.database.statements import is_read_text, is_savepoint_text
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.engine import Connection, Engine, ExceptionContext
 
 READ_ONLY = "txkit_read_only"
 """The execution option of a read-only transaction, and the mark of a connection in one."""
 
+AT_WORK = "txkit_at_work"
+"""The mark of a connection that a statement is on its way on."""
+
 _HARM = "txkit_harm"
+_HAS_ENDED = "txkit_has_ended"
 
 
 def make_transactional(engine: Engine) -> None:
@@ -42,6 +47,8 @@ def make_transactional(engine: Engine) -> None:
         event.listen(engine, "connect", _on_connect)
         event.listen(engine, "begin", _on_begin)
         event.listen(engine, "before_cursor_execute", _on_statement)
+        event.listen(engine, "after_cursor_execute", _on_answer)
+        event.listen(engine, "handle_error", _on_error)
         event.listen(engine, "commit", _on_commit)
         event.listen(engine, "rollback", _on_end)
 
@@ -55,11 +62,12 @@ def interrupt(connection: Connection) -> None:
     """Break off what runs or waits in the driver's thread, and let it roll back next.
 
     A task's cancellation doesn't reach the thread. And a connection that is closed while
-    somebody holds a cursor of it keeps its lock until that goes.
+    somebody holds a cursor of it keeps its lock until that goes. A statement of another
+    task that comes before it is closed finds a transaction that nobody will commit.
     """
     if connection.dialect.name == urls.SQLITE:
         driver: Any = connection.connection.driver_connection
-        for step in (driver.interrupt(), driver.rollback()):
+        for step in (driver.interrupt(), driver.rollback(), driver.execute("BEGIN")):
             with contextlib.suppress(StopIteration, ValueError):  # it is done; or closed
                 answer = step.send(None)  # up to where it would wait for the thread
                 answer.add_done_callback(_read)
@@ -98,6 +106,7 @@ def _on_connect(dbapi_connection: Any, _record: object) -> None:
 
 
 def _on_begin(connection: Connection) -> None:
+    connection.info[_HAS_ENDED] = connection.info[AT_WORK] = False
     options = connection.get_execution_options()
     if options.get("isolation_level") == "AUTOCOMMIT":
         return
@@ -123,9 +132,11 @@ def _on_commit(connection: Connection) -> None:
 
 
 def _on_end(connection: Connection) -> None:
-    """Let the next user of the connection write."""
-    if not connection.invalidated and connection.info.pop(READ_ONLY, None):
-        connection.exec_driver_sql("PRAGMA query_only = OFF")
+    """Let the next user of the connection write, and nobody else up to the next BEGIN."""
+    if not connection.invalidated:
+        if connection.info.pop(READ_ONLY, None):
+            connection.exec_driver_sql("PRAGMA query_only = OFF")
+        connection.info[_HAS_ENDED] = True
 
 
 def _on_statement(
@@ -136,7 +147,24 @@ def _on_statement(
     context: Any,
     _executemany: object,
 ) -> None:
+    if connection.info.get(_HAS_ENDED):
+        # Another task's, whose cursor was being made meanwhile: it would be durable at once.
+        message = "the statement came after the end of its transaction; it was not sent"
+        raise ResourceClosedError(message)
+    connection.info[AT_WORK] = True
     if context is not None and context.execution_options.get("stream_results"):
         connection.info[_HARM] = "a result is or was being streamed"
     elif not is_read_text(statement) and not is_savepoint_text(statement):
         connection.info[_HARM] = "it ran a statement that may write"
+
+
+def _on_answer(connection: Connection, *_: object) -> None:
+    if not connection.closed and not connection.invalidated:
+        # SQLAlchemy's first look at the database has no pool's connection.
+        with contextlib.suppress(NotImplementedError):
+            connection.info[AT_WORK] = False
+
+
+def _on_error(context: ExceptionContext) -> None:
+    if context.connection is not None:
+        _on_answer(context.connection)
