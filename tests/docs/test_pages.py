@@ -125,7 +125,9 @@ def test_every_page_of_a_framework_is_in_the_matrix_and_has_its_headings() -> No
     tested = {path.stem for path in (ROOT / "tests" / "frameworks").glob("test_*.py")}
     for page in FRAMEWORKS:
         if page.path.name != "index.md":
-            assert f"]({page.path.name})" in index, f"{page.name} is not in docs/frameworks/index.md"
+            assert f"]({page.path.name})" in index, (
+                f"{page.name} is not in docs/frameworks/index.md"
+            )
             assert f"](frameworks/{page.path.name})" in mistakes, page.name
             assert f"test_{page.path.stem}" in tested, page.name
             found = re.findall(r"^## (.+)$", page.prose, re.MULTILINE)

@@ -12,9 +12,28 @@ import uvicorn
 
 
 class _Quiet(uvicorn.Server):
+    """uvicorn without what a test must not have (its signals), or wait for (its naps)."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ended = asyncio.Event()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Any:  # the test's own
         yield
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self.ended.wait()
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        while self.server_state.connections or self.server_state.tasks:
+            await asyncio.sleep(0)
+        await self.lifespan.shutdown()
 
 
 @contextlib.asynccontextmanager
@@ -30,5 +49,5 @@ async def asgi_server(app: Any, **options: Any) -> AsyncIterator[int]:
         try:
             yield listener.getsockname()[1]
         finally:
-            server.should_exit = True
+            server.ended.set()
             await task

@@ -19,6 +19,7 @@ from tests.frameworks.web import (
     Services,
     SideBySideContract,
     StreamContract,
+    UndecoratedContract,
     WebSocketContract,
     front_of,
     services,
@@ -54,6 +55,11 @@ def application(services: Services) -> web.Application:
             raise web.HTTPUnprocessableEntity(text="times is a number") from None
         await services.write(text, times)
         return web.json_response({"text": text, "times": times}, status=201)
+
+    @routes.post("/apart/{text}")
+    async def apart(request: web.Request) -> web.Response:
+        await services.apart(request.match_info["text"])
+        return web.json_response({})
 
     @routes.post("/fails/{text}")
     @transactional
@@ -153,6 +159,10 @@ async def front(services: Services, pg: PostgresJudge) -> AsyncIterator[Front]:
 
 class TestAnswers(AnswerContract):
     """A handler reads and checks its arguments itself."""
+
+
+class TestUndecorated(UndecoratedContract):
+    """The mistake that the development mode tells."""
 
 
 class TestSideBySide(SideBySideContract):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from fastapi import Depends, FastAPI, WebSocket
 from fastapi.testclient import TestClient
 
 from tests.conftest import SqliteJudge
-from tests.notes import write
+from tests.notes import Boom, write
 from txkit import Database, DevelopmentWarning, atomic, new_context, run_in_new_ctx, transactional
 
 Service = Callable[[], Awaitable[None]]
@@ -35,6 +36,11 @@ class Services:
     @transactional
     async def credit(self) -> None:
         await write(self.db, "credit")
+
+    @transactional
+    async def fails(self) -> None:
+        await write(self.db, "lost")
+        raise Boom
 
     @atomic
     async def atomic(self) -> None:
@@ -172,6 +178,16 @@ class TestIsNotTold:
             await run_in_new_ctx(services.credit)
             async with transactional():
                 await services.credit()
+
+        assert await told(handler) == []
+
+    async def test_second_unit_after_one_that_failed(self, services: Services) -> None:
+        """The audit trail of what was refused: nothing of the first is there."""
+
+        async def handler() -> None:
+            with contextlib.suppress(Boom):
+                await services.fails()
+            await services.debit()
 
         assert await told(handler) == []
 

@@ -35,6 +35,7 @@ from tests.frameworks.web import (
     Front,
     SideBySideContract,
     StreamContract,
+    UndecoratedContract,
     front_of,
 )
 from tests.frameworks.web_features import (
@@ -64,6 +65,10 @@ def urls(services: MoreServices) -> tuple[Any, ...]:
             return HttpResponseBadRequest()
         await services.write(text, times)
         return JsonResponse({"text": text, "times": times}, status=201)
+
+    async def apart(request: HttpRequest, text: str) -> HttpResponse:
+        await services.apart(text)
+        return HttpResponse()
 
     @transactional
     async def fails(request: HttpRequest, text: str) -> HttpResponse:
@@ -125,6 +130,7 @@ def urls(services: MoreServices) -> tuple[Any, ...]:
 
     return (
         path("notes/<str:text>", post_note),
+        path("apart/<str:text>", apart),
         path("fails/<str:text>", fails),
         path("raises/<int:status>/<str:text>", raises),
         path("returns/<int:status>/<str:text>", returns),
@@ -197,6 +203,10 @@ class TestAnswers(AnswerContract):
     @pytest.mark.parametrize("way", ["redirected"])
     async def test_redirect_commits(self, front: Front, way: str) -> None:
         await super().test_redirect_commits(front, way)
+
+
+class TestUndecorated(UndecoratedContract):
+    """The mistake that the development mode tells."""
 
 
 class TestSideBySide(SideBySideContract):

@@ -20,7 +20,7 @@ from tests.frameworks.web import (
     BackgroundContract,
     Front,
     SideBySideContract,
-    StreamContract,
+    UndecoratedContract,
     WebSocketContract,
     front_of,
 )
@@ -28,6 +28,7 @@ from tests.frameworks.web_features import (
     ErrorHandlerContract,
     MoreServices,
     RefusedCommitContract,
+    UnwatchedStreamContract,
     ViewContract,
     WholeSocketContract,
     services,
@@ -52,6 +53,11 @@ class Notes(Resource):
         await self.services.write(text, times)
         resp.status = 201
         resp.media = {"text": text, "times": times}
+
+
+class Apart(Resource):
+    async def on_post(self, req: Request, resp: Response, text: str) -> None:
+        await self.services.apart(text)
 
 
 class Fails(Resource):
@@ -163,6 +169,7 @@ class Whole(Resource):
 
 ROUTES: dict[str, type[Resource]] = {
     "/notes/{text}": Notes,
+    "/apart/{text}": Apart,
     "/fails/{text}": Fails,
     "/raises/{status:int}/{text}": Raises,
     "/returns/{status:int}/{text}": Returns,
@@ -203,21 +210,16 @@ class TestAnswers(AnswerContract):
     refuses_arguments = 400
 
 
+class TestUndecorated(UndecoratedContract):
+    """The mistake that the development mode tells."""
+
+
 class TestSideBySide(SideBySideContract):
     on_disconnect = "goes on"
 
 
-class TestStreams(StreamContract):
-    """resp.stream, of which Falcon makes all, whether or not there is a client any more."""
-
-    test_client_that_leaves_early_rolls_it_back = None
-
-    async def test_client_that_leaves_early_is_not_noticed(self, front: Front) -> None:
-        async with front.client.stream("POST", "/stream/kept") as answer:
-            assert await anext(answer.aiter_lines()) == "first"
-        front.services.meetings["kept"].go_on()
-        await front.quiet()
-        assert await front.texts() == ["kept"]
+class TestStreams(UnwatchedStreamContract):
+    """resp.stream."""
 
 
 class TestBackground(BackgroundContract):

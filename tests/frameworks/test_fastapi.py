@@ -18,6 +18,7 @@ from tests.frameworks.web import (
     Services,
     SideBySideContract,
     StreamContract,
+    UndecoratedContract,
     WebSocketContract,
     front_of,
     services,
@@ -38,6 +39,10 @@ def application(services: Services) -> FastAPI:
     ) -> dict[str, str | int]:
         await services.write(text, times)
         return {"text": text, "times": times}
+
+    @app.post("/apart/{text}")
+    async def apart(text: str) -> None:
+        await services.apart(text)
 
     @app.post("/fails/{text}")
     @transactional
@@ -106,6 +111,10 @@ async def front(services: Services, pg: PostgresJudge) -> AsyncIterator[Front]:
 
 class TestAnswers(AnswerContract):
     """Plain requests."""
+
+
+class TestUndecorated(UndecoratedContract):
+    """The mistake that the development mode tells."""
 
 
 class TestSideBySide(SideBySideContract):

@@ -21,6 +21,7 @@ from tests.frameworks.web import (
     Services,
     SideBySideContract,
     StreamContract,
+    UndecoratedContract,
     WebSocketContract,
     front_of,
     services,
@@ -39,6 +40,10 @@ def application(services: Services) -> Litestar:
     ) -> dict[str, str | int]:
         await services.write(text, times)
         return {"text": text, "times": times}
+
+    @post("/apart/{text:str}")
+    async def apart(text: FromPath[str]) -> None:
+        await services.apart(text)
 
     @post("/fails/{text:str}")
     @transactional
@@ -96,7 +101,18 @@ def application(services: Services) -> Litestar:
             return "refused"
         return f"wrote {data}"
 
-    handlers = [post_note, fails, raises, returns, redirects, redirected, waits, stream, later]
+    handlers = [
+        post_note,
+        apart,
+        fails,
+        raises,
+        returns,
+        redirects,
+        redirected,
+        waits,
+        stream,
+        later,
+    ]
     return Litestar([*handlers, messages], openapi_config=None)
 
 
@@ -108,6 +124,10 @@ async def front(services: Services, pg: PostgresJudge) -> AsyncIterator[Front]:
 
 class TestAnswers(AnswerContract):
     refuses_arguments = 400
+
+
+class TestUndecorated(UndecoratedContract):
+    """The mistake that the development mode tells."""
 
 
 class TestSideBySide(SideBySideContract):

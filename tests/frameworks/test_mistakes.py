@@ -1,6 +1,6 @@
 """Wrong programs, and what decorating says: the most used frameworks, and what is no mistake.
 
-The same for the others is in test_mistakes_others.py.
+The same for the others is in test_others_mistakes.py.
 """
 
 from __future__ import annotations

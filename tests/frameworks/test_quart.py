@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
-from quart import Quart, Response, abort, redirect, request, websocket
+from quart import Quart, Response, abort, make_response, redirect, request, websocket
 from quart.views import MethodView
 
 from tests.conftest import PostgresJudge, SqliteJudge
@@ -17,6 +18,7 @@ from tests.frameworks.web import (
     Front,
     SideBySideContract,
     StreamContract,
+    UndecoratedContract,
     WebSocketContract,
     front_of,
 )
@@ -29,7 +31,7 @@ from tests.frameworks.web_features import (
     services,
 )
 from tests.notes import Boom, write
-from txkit import Database, after_commit, new_context, transactional
+from txkit import Database, after_commit, new_context, run_in_new_ctx, transactional
 
 __all__ = ["services"]
 
@@ -46,6 +48,11 @@ def application(services: MoreServices) -> Quart:
             abort(422)
         await services.write(text, times)
         return {"text": text, "times": times}, 201
+
+    @app.post("/apart/<text>")
+    async def apart(text: str) -> Any:
+        await services.apart(text)
+        return {}
 
     @app.post("/fails/<text>")
     @transactional
@@ -71,6 +78,42 @@ def application(services: MoreServices) -> Quart:
         await services.write(text)
         return {"text": text}, status
 
+    @app.post("/triples/<int:status>/<text>")
+    @transactional
+    async def triples(status: int, text: str) -> Any:
+        await services.write(text)
+        return {"text": text}, status, {"x-so": "so"}
+
+    class Pairs(MethodView):
+        @transactional
+        async def post(self, status: int, text: str) -> Any:
+            await services.write(text)
+            return {"text": text}, status
+
+    app.add_url_rule("/pair-of-a-view/<int:status>/<text>", view_func=Pairs.as_view("pairs_view"))
+
+    @transactional
+    async def rows_and_their_number(status: int, text: str) -> tuple[list[str], int]:
+        await services.write(text)
+        return [text], status
+
+    @transactional
+    async def both(status: int, text: str) -> tuple[list[str], int]:
+        await new_context(rows_and_their_number)(status, text)
+        return await rows_and_their_number(status, text)
+
+    @app.post("/services/<int:status>/<text>")
+    async def with_services(status: int, text: str) -> Any:
+        await both(status, text)
+        await run_in_new_ctx(rows_and_their_number, status, text)
+        return {}
+
+    @app.post("/aborts/<int:status>/<text>")
+    @transactional
+    async def aborts(status: int, text: str) -> Any:
+        await services.write(text)
+        abort(Response("", status))
+
     @app.post("/redirects/<text>")
     @transactional
     async def redirects(text: str) -> Any:
@@ -93,6 +136,12 @@ def application(services: MoreServices) -> Quart:
     @app.post("/stream/<text>")
     async def stream(text: str) -> Any:
         return services.lines(text)
+
+    @app.post("/limited/<text>")
+    async def limited(text: str) -> Any:
+        response = await make_response(services.lines(text))
+        response.timeout = 0.2
+        return response
 
     @app.post("/later/<text>")
     @transactional
@@ -145,12 +194,22 @@ class TestAnswers(AnswerContract):
     """Query parameters are the handler's to convert."""
 
 
+class TestUndecorated(UndecoratedContract):
+    """The mistake that the development mode tells."""
+
+
 class TestSideBySide(SideBySideContract):
     on_disconnect = "is cancelled"
 
 
 class TestStreams(StreamContract):
     """A generator is returned."""
+
+    async def test_stream_that_lasts_too_long_is_rolled_back(self, front: Front) -> None:
+        with pytest.raises(httpx.HTTPError):
+            await front.post("/limited/lost")
+        await front.quiet()
+        assert await front.texts() == []
 
 
 class TestBackground(BackgroundContract):
@@ -177,10 +236,25 @@ class TestWholeSocket(WholeSocketContract):
     """The endpoint is decorated; Quart cancels it when its client goes."""
 
 
-async def test_status_beside_what_is_returned_does_not_count(front: Front) -> None:
-    """A pair is data like any other: only a response object, or what is raised, is an answer."""
-    assert (await front.post("/pairs/409/kept")).status_code == 409
+@pytest.mark.parametrize(("status", "left"), [(202, ["tea"]), (409, [])])
+async def test_response_that_is_raised_is_judged_by_its_status(
+    front: Front, status: int, left: list[str]
+) -> None:
+    assert (await front.post(f"/aborts/{status}/tea")).status_code == status
+    assert await front.texts() == left
+
+
+@pytest.mark.parametrize("path", ["pairs", "pair-of-a-view", "triples"])
+async def test_tuple_that_the_view_returns_is_its_answer(front: Front, path: str) -> None:
+    assert (await front.post(f"/{path}/409/lost")).status_code == 409
+    assert (await front.post(f"/{path}/201/kept")).status_code == 201
     assert await front.texts() == ["kept"]
+
+
+async def test_tuple_of_any_other_function_is_data(front: Front) -> None:
+    """Inside the view's unit, beside it, and below a view that has no decorator."""
+    assert (await front.post("/services/409/kept")).status_code == 200
+    assert await front.texts() == ["kept"] * 3
 
 
 async def test_the_test_client_drives_a_decorated_handler(

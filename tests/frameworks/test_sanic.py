@@ -24,6 +24,7 @@ from tests.frameworks.web import (
     Services,
     SideBySideContract,
     StreamContract,
+    UndecoratedContract,
     WebSocketContract,
     front_of,
     services,
@@ -55,6 +56,11 @@ def application(services: Services) -> Sanic[Any, Any]:
             raise BadRequest("times is a number") from None
         await services.write(words, times)
         return json({"text": words, "times": times}, status=201)
+
+    @app.post("/apart/<words:str>")
+    async def apart(_: Request, words: str) -> HTTPResponse:
+        await services.apart(words)
+        return json({})
 
     @app.post("/fails/<words:str>")
     @transactional
@@ -160,6 +166,10 @@ class TestAnswers(AnswerContract):
     """Sanic has no redirect to raise: its exception with a header."""
 
     refuses_arguments = 400
+
+
+class TestUndecorated(UndecoratedContract):
+    """The mistake that the development mode tells."""
 
 
 class TestSideBySide(SideBySideContract):

@@ -24,6 +24,7 @@ from tests.frameworks.web import (
     Front,
     SideBySideContract,
     StreamContract,
+    UndecoratedContract,
     WebSocketContract,
     front_of,
 )
@@ -51,6 +52,10 @@ def application(services: MoreServices) -> Starlette:
             raise HTTPException(422) from None
         await services.write(text, times)
         return JSONResponse({"text": text, "times": times}, 201)
+
+    async def apart(request: Request) -> Response:
+        await services.apart(request.path_params["text"])
+        return Response()
 
     @transactional
     async def fails(request: Request) -> Response:
@@ -125,6 +130,7 @@ def application(services: MoreServices) -> Starlette:
     return Starlette(
         routes=[
             Route("/notes/{text}", post_note, methods=["POST"]),
+            Route("/apart/{text}", apart, methods=["POST"]),
             Route("/fails/{text}", fails, methods=["POST"]),
             Route("/raises/{status:int}/{text}", raises, methods=["POST"]),
             Route("/returns/{status:int}/{text}", returns, methods=["POST"]),
@@ -150,6 +156,10 @@ async def front(services: MoreServices, pg: PostgresJudge) -> AsyncIterator[Fron
 
 class TestAnswers(AnswerContract):
     """Query parameters are the handler's to convert."""
+
+
+class TestUndecorated(UndecoratedContract):
+    """The mistake that the development mode tells."""
 
 
 class TestSideBySide(SideBySideContract):

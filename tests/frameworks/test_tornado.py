@@ -25,6 +25,7 @@ from tests.frameworks.web import (
     Services,
     SideBySideContract,
     StreamContract,
+    UndecoratedContract,
     WebSocketContract,
     front_of,
     services,
@@ -46,6 +47,10 @@ def application(services: Services) -> Application:
             await services.write(text, times)
             self.set_status(201)
             self.write({"text": text, "times": times})
+
+    class Apart(RequestHandler):
+        async def post(self, text: str) -> None:
+            await services.apart(text)
 
     class Fails(RequestHandler):
         @transactional
@@ -114,6 +119,7 @@ def application(services: Services) -> Application:
     return Application(
         [
             ("/notes/(.*)", Note),
+            ("/apart/(.*)", Apart),
             ("/fails/(.*)", Fails),
             ("/raises/(.*)/(.*)", Raises),
             ("/returns/(.*)/(.*)", Returns),
@@ -148,6 +154,10 @@ async def front(services: Services, pg: PostgresJudge) -> AsyncIterator[Front]:
 
 class TestAnswers(AnswerContract):
     """A handler reads and checks its arguments itself; a redirect is raised by Finish."""
+
+
+class TestUndecorated(UndecoratedContract):
+    """The mistake that the development mode tells."""
 
 
 class TestSideBySide(SideBySideContract):

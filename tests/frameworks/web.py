@@ -5,6 +5,7 @@ here, serves it on loopback in the test's own loop, and inherits the contracts. 
 route writes a note through a joined service, and the judge's connection looks on.
 
     POST /notes/TEXT?times=N     writes it N times (an int, 1 if left out): {"text": TEXT, "times": N}
+    POST /apart/TEXT             has no decorator, and calls Services.apart
     POST /fails/TEXT             writes, raises Boom
     POST /raises/STATUS/TEXT     writes, raises the framework's HTTP error
     POST /returns/STATUS/TEXT    writes, returns a response of that status
@@ -30,7 +31,7 @@ import websockets
 
 from tests.conftest import PostgresJudge
 from tests.notes import Boom, count, write
-from txkit import Database, transactional
+from txkit import Database, DevelopmentWarning, transactional
 
 SLOW_COMMIT = """
 CREATE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql AS
@@ -79,6 +80,11 @@ class Services:
         """Write it; joins the handler's unit."""
         for _ in range(times):
             await write(self.db, text)
+
+    async def apart(self, text: str) -> None:
+        """Call two services one after the other; whose handler has no decorator has two units."""
+        await self.write(text)
+        await self.message(text)
 
     @transactional
     async def later(self, text: str) -> None:
@@ -204,6 +210,18 @@ class AnswerContract:
         assert 300 <= answer.status_code < 400
         assert answer.headers["location"].endswith("/elsewhere")
         assert await front.texts() == ["kept"]
+
+
+class UndecoratedContract:
+    """The development mode tells of a handler without a decorator: ``/apart``."""
+
+    async def test_handler_without_a_decorator_is_told(self, front: Front) -> None:
+        told = (
+            r"test_\w+\.\S+ has no decorator, and .*Services\.write and .*Services\.message, which"
+        )
+        with pytest.warns(DevelopmentWarning, match=told):
+            assert (await front.post("/apart/twice")).status_code < 300
+        assert await front.texts() == ["twice", "twice"]
 
 
 class SideBySideContract:

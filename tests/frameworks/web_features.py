@@ -17,7 +17,7 @@ import pytest
 import websockets
 
 from tests.conftest import PostgresJudge
-from tests.frameworks.web import Front, Services
+from tests.frameworks.web import Front, Services, StreamContract
 from tests.notes import Boom
 from txkit import Database, transactional
 
@@ -106,6 +106,19 @@ class WholeSocketContract:
             assert await socket.recv() == "wrote tea"
         await front.quiet()
         assert await front.texts() == []
+
+
+class UnwatchedStreamContract(StreamContract):
+    """For a framework that makes all of a body, whether or not there is a client any more."""
+
+    test_client_that_leaves_early_rolls_it_back = None  # type: ignore[assignment]
+
+    async def test_client_that_leaves_early_is_not_noticed(self, front: Front) -> None:
+        async with front.client.stream("POST", "/stream/kept") as answer:
+            assert await anext(answer.aiter_lines()) == "first"
+        front.services.meetings["kept"].go_on()
+        await front.quiet()
+        assert await front.texts() == ["kept"]
 
 
 REFUSED_COMMIT = """

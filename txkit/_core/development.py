@@ -48,7 +48,7 @@ class DevelopmentWarning(UserWarning):
 
 @dataclass(slots=True)
 class _Handler:
-    """The handler that a task runs, and the first function in it that opened a unit."""
+    """The handler that a task runs, and the first function in it whose unit returned."""
 
     frame: FrameType
     first: str
@@ -64,9 +64,13 @@ def watching(run_unit: _F) -> _F:
         return run_unit
 
     async def watched(root: Scope, definition: Definition, *args: Any, **kwargs: Any) -> Any:
+        handler = None
         if root.atomic or definition.propagation in _JOINS_WHERE_IT_CAN:
-            _look(root.name)
-        return await run_unit(root, definition, *args, **kwargs)
+            handler = _look(root.name)
+        result = await run_unit(root, definition, *args, **kwargs)
+        if handler is not None:
+            _keep(handler, root.name)
+        return result
 
     return watched  # type: ignore[return-value]
 
@@ -78,12 +82,13 @@ def remember(function: Any) -> None:
         _decorated.add(code)
 
 
-def _look(name: str) -> None:
-    """Warn if the handler that we are in should have opened this unit, and did not."""
+def _look(name: str) -> FrameType | None:
+    """Warn if the handler that we are in should have opened this unit; give the handler."""
     task = current_task_or_none()
     handler = None if task is None else _handler_in(task)
     if task is None or handler is None:
-        return
+        return None
+    known = _handlers.get(task)
     if handler.f_code in _decorated:
         _warn(
             handler,
@@ -91,11 +96,7 @@ def _look(name: str) -> None:
             f" decorator, and {name} became a unit by itself: give the framework what the decorator"
             " returns (the decorator stands below the route's, next to the 'async def')",
         )
-        return
-    known = _handlers.get(task)
-    if known is None or known.frame is not handler:
-        _handlers[task] = _Handler(handler, name)
-    elif known.first != name:
+    elif known is not None and known.frame is handler and known.first != name:
         _warn(
             handler,
             f"{_named(handler)} has no decorator, and {known.first} and {name}, which it calls one"
@@ -103,6 +104,15 @@ def _look(name: str) -> None:
             " the second. Put @transactional on the handler, below its route's decorator;"
             f" {_TO_TELL_APART}",
         )
+    return handler
+
+
+def _keep(handler: FrameType, name: str) -> None:
+    """Keep in mind that a unit of this handler is committed (one that failed is no half of another)."""
+    task = current_task_or_none()
+    known = None if task is None else _handlers.get(task)
+    if task is not None and (known is None or known.frame is not handler):
+        _handlers[task] = _Handler(handler, name)
 
 
 def _handler_in(task: asyncio.Task[Any]) -> FrameType | None:

@@ -33,6 +33,7 @@ _RESPONSES: dict[str, _Reader] = {
     "sanic.response.types.ResponseStream": attrgetter("status"),
     "starlette.responses.Response": attrgetter("status_code"),
     "tornado.web.RequestHandler": methodcaller("get_status"),
+    "txkit.policy.views.ViewAnswer": attrgetter("status"),
     "werkzeug.sansio.response.Response": attrgetter("status_code"),
 }
 

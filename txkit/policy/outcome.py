@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from txkit.policy.definition import Definition, may_commit
 from txkit.policy.http import error_status, is_response, response_status
+from txkit.policy.views import find_answer
 
 Injected: TypeAlias = Sequence[tuple[object, int | None]]
 """Response objects among the arguments, with the status they had at the start."""
@@ -58,6 +59,12 @@ def find_injected(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Injected:
     return [
         (value, response_status(value)) for value in (*args, *kwargs.values()) if is_response(value)
     ]
+
+
+def read_tuple(injected: Injected, function: object, result: Any) -> Injected:
+    """Add the answer that a tuple is where a framework takes it for one."""
+    answer = find_answer(function, result) if isinstance(result, tuple) else None
+    return injected if answer is None else [*injected, (answer, None)]
 
 
 def _failed(status: int | None) -> bool:

@@ -11,6 +11,9 @@ from aiohttp.test_utils import TestServer
 from samples.ledger.fronts import aiohttp_app, fastapi_app, litestar_app
 from tests.samples.fronts.client import Answer, Client, Outcome, Report
 
+PATIENCE_S = 60
+"""As long as a unit may wait for SQLite's one writer."""
+
 
 class OverHttp(Client):
     def __init__(self, http: httpx.AsyncClient) -> None:
@@ -71,7 +74,7 @@ async def over_aiohttp(url: str) -> AsyncIterator[OverHttp]:
     app = aiohttp_app.create_app(url=url)
     async with (
         TestServer(app) as server,
-        httpx.AsyncClient(base_url=str(server.make_url("/"))) as http,
+        httpx.AsyncClient(base_url=str(server.make_url("/")), timeout=PATIENCE_S) as http,
     ):
         yield OverHttp(http)
 

@@ -32,6 +32,7 @@ from txkit.policy.outcome import (
     error_commits,
     find_injected,
     parts_of,
+    read_tuple,
     result_commits,
 )
 
@@ -80,6 +81,7 @@ async def run_unit(
         except BaseException as error:
             await end_with_error(context, definition, error, injected)
             raise
+        injected = read_tuple(injected, function, result)
         await end_normally(context, definition, result, injected)
         return result
     finally:

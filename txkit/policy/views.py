@@ -1,0 +1,41 @@
+"""Read the status of a tuple that a view of Quart returns: ``return {...}, 409``.
+
+A tuple is an answer in one place only, where the framework takes it for one: as the result
+of the function that it called for the request. From any other function it is data. Quart is
+not imported: where a request runs, it is there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+
+class ViewAnswer:
+    """What the tuple says, in the shape of a response."""
+
+    def __init__(self, status: object) -> None:
+        self.status = status
+
+
+def find_answer(function: object, result: tuple[Any, ...]) -> ViewAnswer | None:
+    """Read a result as Quart will, if ``function`` is the view of the running request."""
+    quart: Any = sys.modules.get("quart")
+    if quart is None or len(result) < 2 or not quart.has_request_context():  # noqa: PLR2004
+        return None
+    request = quart.request
+    view = quart.current_app.view_functions.get(request.endpoint)
+    if not any(one is function for one in _functions_of(view, request.method.lower())):
+        return None
+    return ViewAnswer(result[1])
+
+
+def _functions_of(view: Any, method: str) -> Iterator[object]:
+    """Give a view, the method of its class, and what these wrap."""
+    cls = getattr(view, "view_class", None)
+    for one in (view, getattr(cls, method, None), getattr(cls, "dispatch_request", None)):
+        function = one
+        while function is not None:
+            yield function
+            function = getattr(function, "__wrapped__", None)
