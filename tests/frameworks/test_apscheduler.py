@@ -130,6 +130,7 @@ async def test_job_store_keeps_a_decorated_function_by_its_name(
     tmp_path: Path, scheduler: AsyncIOScheduler
 ) -> None:
     store = SQLAlchemyJobStore(f"sqlite:///{tmp_path / 'jobs.db'}")
+    STORED.clear()
     scheduler.add_jobstore(store, "file")
     listener = Listener(scheduler)
     job = scheduler.add_job(stored, "interval", hours=1, jobstore="file")

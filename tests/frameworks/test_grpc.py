@@ -36,6 +36,7 @@ class Servicer:
 
     @transactional
     async def abort(self, request: StringValue, context: Context) -> StringValue:
+        after_completion(self.ended.put_nowait)
         await write(self.db, request.value)
         await context.abort(grpc.StatusCode.NOT_FOUND, "nothing there")
         raise AssertionError
@@ -73,6 +74,14 @@ class Servicer:
             yield StringValue(value=await work(self.db, word))
 
     @transactional
+    async def answer_and_wait(
+        self, request: StringValue, context: Context
+    ) -> AsyncIterator[StringValue]:
+        after_completion(self.ended.put_nowait)
+        yield StringValue(value=await work(self.db, request.value))
+        await asyncio.Event().wait()
+
+    @transactional
     async def stream_by_hand(self, request: StringValue, context: Context) -> None:
         for word in request.value.split():
             await context.write(StringValue(value=await work(self.db, word)))
@@ -86,7 +95,6 @@ class Servicer:
     async def echo(
         self, requests: AsyncIterator[StringValue], context: Context
     ) -> AsyncIterator[StringValue]:
-        after_completion(self.ended.put_nowait)
         async for request in requests:
             yield StringValue(value=await work(self.db, request.value))
 
@@ -128,7 +136,7 @@ async def client(servicer: Servicer) -> AsyncIterator[Client]:
         name: grpc.unary_unary_rpc_method_handler(getattr(servicer, name), **ENCODING)
         for name in unary
     }
-    for name in ("stream", "stream_by_hand"):
+    for name in ("stream", "answer_and_wait", "stream_by_hand"):
         method = getattr(servicer, name)
         handlers[name] = grpc.unary_stream_rpc_method_handler(method, **ENCODING)
     handlers["collect"] = grpc.stream_unary_rpc_method_handler(servicer.collect, **ENCODING)
@@ -161,8 +169,16 @@ async def test_exception_rolls_back_and_is_the_clients_status(
 ) -> None:
     with fails(grpc.StatusCode.UNKNOWN):
         await client("unary_unary", "add", "bad")
+    assert await pg.texts() == []
+
+
+async def test_abort_sends_the_status_and_then_rolls_back(
+    client: Client, pg: PostgresJudge, servicer: Servicer
+) -> None:
     with fails(grpc.StatusCode.NOT_FOUND):
         await client("unary_unary", "abort", "tea")
+    async with asyncio.timeout(20):
+        assert await servicer.ended.get() == "rolled_back"
     assert await pg.texts() == []
 
 
@@ -212,8 +228,7 @@ async def test_stream_is_one_unit(client: Client, pg: PostgresJudge, name: str) 
 async def test_stream_that_the_client_leaves_is_rolled_back(
     client: Client, pg: PostgresJudge, servicer: Servicer
 ) -> None:
-    call = client("stream_stream", "echo")
-    await call.write("one")
+    call = client("unary_stream", "answer_and_wait", "one")
     assert await call.read() == "one done"
     assert await pg.texts() == []
     call.cancel()
