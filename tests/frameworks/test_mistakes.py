@@ -17,8 +17,10 @@ import click
 import pytest
 import typer
 from aiohttp import web
+from django.dispatch import Signal, receiver
 from django.views import View
 from fastapi import APIRouter, FastAPI
+from faststream import FastStream
 from faststream.redis import RedisBroker
 from litestar import Litestar, get
 from litestar.di import Provide
@@ -28,9 +30,11 @@ from sanic import Blueprint as SanicBlueprint
 from sanic import Sanic
 from starlette.applications import Starlette
 from starlette.routing import Router
+from tornado.web import Application as TornadoApplication
 
 from txkit import Database, atomic, new_context, transactional
 
+Sanic.test_mode = True
 KEPT: list[Any] = []
 
 
@@ -78,7 +82,6 @@ class TestAboveTheRoute:
                 async def handler() -> None: ...
 
     def test_sanic(self) -> None:
-        Sanic.test_mode = True
         for app in (Sanic("mistaken", configure_logging=False), SanicBlueprint("notes")):
             with pytest.raises(TypeError, match="to sanic"):
 
@@ -102,6 +105,23 @@ class TestAboveTheRoute:
                 @transactional
                 @route
                 async def command() -> None: ...
+
+    def test_click_s_callback_for_results(self) -> None:
+        group = click.Group()
+        with pytest.raises(TypeError, match="to click "):
+
+            @transactional
+            @group.result_callback()
+            async def look(result) -> None: ...
+
+    def test_faststream_s_start(self) -> None:
+        app = FastStream(RedisBroker())
+        for hook in (app.on_startup, app.after_startup):
+            with pytest.raises(TypeError, match="to fast_depends "):
+
+                @transactional
+                @hook
+                async def start() -> None: ...
 
     def test_another_decorator_in_between(self) -> None:
         with pytest.raises(TypeError, match="to fastapi "):
@@ -128,10 +148,15 @@ OBJECTS: list[tuple[str, Callable[[], object]]] = [
     ("litestar's Litestar", lambda: Litestar([])),
     ("litestar's Provide", lambda: Provide(asynchronous)),
     ("quart's Quart", lambda: Quart(__name__)),
+    ("sanic's Sanic", lambda: Sanic("mistaken", configure_logging=False)),
+    ("tornado's Application", TornadoApplication),
+    ("faststream's FastStream", lambda: FastStream(RedisBroker())),
     ("faststream's HandlerCallWrapper", lambda: RedisBroker().subscriber("x")(asynchronous)),
     ("faststream's HandlerCallWrapper", lambda: RedisBroker().publisher("x")(asynchronous)),
     ("click's Command", lambda: click.command()(asynchronous)),
+    ("typer's Typer", typer.Typer),
     ("aiohttp's RouteDef", lambda: web.get("/", asynchronous)),
+    ("aiohttp's Application", web.Application),
 ]
 
 
@@ -146,7 +171,7 @@ def test_framework_s_object_is_refused(decorator, what: str, make) -> None:
         decorator(make())
 
 
-def test_view_class_is_refused_and_its_methods_named() -> None:
+def test_view_class_is_refused_and_its_methods_named_and_so_is_its_view() -> None:
     class Notes(View):
         async def get(self, request) -> None: ...
 
@@ -154,6 +179,8 @@ def test_view_class_is_refused_and_its_methods_named() -> None:
 
     with pytest.raises(TypeError, match=r"can't decorate the class .*Notes.*\(get, post\), where"):
         transactional(Notes)
+    with pytest.raises(TypeError, match="view is none: make it 'async def', or, if another"):
+        transactional(Notes.as_view())
 
 
 DB, OTHER = Database("sqlite:///one.db"), Database("sqlite:///other.db")
@@ -226,6 +253,17 @@ def log(function: Any) -> Any:
         return await function(*args)
 
     return logged
+
+
+def test_receiver_of_a_django_signal_is_not_found() -> None:
+    """The signal refers to it weakly, which is not counted."""
+    signal = Signal()
+
+    @transactional
+    @receiver(signal)
+    async def hear(sender, **_: object) -> None: ...
+
+    assert signal.has_listeners()
 
 
 class TestNoMistake:
