@@ -260,7 +260,7 @@ def test_receiver_of_a_django_signal_is_not_found() -> None:
     signal = Signal()
 
     @transactional
-    @receiver(signal)
+    @receiver(signal)  # noqa: DJ013 - that is the mistake
     async def hear(sender, **_: object) -> None: ...
 
     assert signal.has_listeners()
