@@ -1,11 +1,10 @@
 """Wrong programs, and what decorating says: the most used frameworks, and what is no mistake.
 
-The same for the others is in test_others_mistakes.py.
+The same for the others is in test_others_mistakes.py, decorating twice in test_twice.py.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import subprocess
 import sys
@@ -32,7 +31,7 @@ from starlette.applications import Starlette
 from starlette.routing import Router
 from tornado.web import Application as TornadoApplication
 
-from txkit import Database, atomic, new_context, transactional
+from txkit import atomic, new_context, transactional
 
 Sanic.test_mode = True
 KEPT: list[Any] = []
@@ -181,78 +180,6 @@ def test_view_class_is_refused_and_its_methods_named_and_so_is_its_view() -> Non
         transactional(Notes)
     with pytest.raises(TypeError, match="view is none: make it 'async def', or, if another"):
         transactional(Notes.as_view())
-
-
-DB, OTHER = Database("sqlite:///one.db"), Database("sqlite:///other.db")
-
-
-class TestTwice:
-    @pytest.mark.parametrize(
-        ("upper", "lower"),
-        [
-            (transactional, transactional),
-            (transactional(name="x"), transactional),
-            (transactional, transactional(timeout_s=3)),
-            (transactional, new_context),
-            (new_context, transactional),
-            (new_context, new_context),
-            (transactional(propagation="nested"), transactional(propagation="nested")),
-            (atomic, atomic),
-            (atomic(DB), atomic(DB)),
-            (atomic(DB, OTHER), atomic(OTHER)),
-            (atomic(DB), atomic),
-        ],
-    )
-    def test_same_said_twice(self, upper, lower) -> None:
-        with pytest.raises(TypeError, match="stands above @.*one of them has no effect"):
-
-            @upper
-            @lower
-            async def function() -> None: ...
-
-        with pytest.raises(TypeError, match="stands above @"):
-
-            class Service:
-                @upper
-                @lower
-                @classmethod
-                async def function(cls) -> None: ...
-
-        with pytest.raises(TypeError, match="stands above @"):
-
-            @upper
-            @log
-            @lower
-            async def other() -> None: ...
-
-    @pytest.mark.parametrize(
-        ("upper", "lower"),
-        [
-            (transactional(read_only=True), atomic(DB)),
-            (atomic(DB), transactional(propagation="mandatory")),
-            (atomic(DB), atomic(OTHER)),
-            (transactional(propagation="mandatory"), transactional(propagation="nested")),
-            (transactional(propagation="never"), transactional),
-            (transactional(propagation="mandatory"), new_context),
-        ],
-    )
-    def test_what_makes_a_difference_is_allowed(self, upper, lower) -> None:
-        @upper
-        @lower
-        async def function() -> None: ...
-
-    def test_who_calls_the_decorator_may_add_to_what_is_there(self) -> None:
-        decorated = transactional(asynchronous)
-        assert transactional(timeout_s=1)(decorated) is not decorated
-        assert new_context(decorated) is not decorated
-
-
-def log(function: Any) -> Any:
-    @functools.wraps(function)
-    async def logged(*args: object) -> object:
-        return await function(*args)
-
-    return logged
 
 
 def test_receiver_of_a_django_signal_is_not_found() -> None:
