@@ -21,7 +21,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web import Application
 
 from tests.conftest import PostgresJudge
-from tests.frameworks.work import Later, SideBySide, work
+from tests.frameworks.work import Later, SideBySide, Transfer, work
 from tests.notes import Boom, write
 from txkit import Database, after_commit, transactional
 
@@ -287,3 +287,18 @@ async def test_task_that_outlives_the_update_has_its_own_unit(
     assert await pg.texts() == ["tea"]
     await later.finish()
     assert await pg.texts() == ["tea", "tea later"]
+
+
+async def test_handler_without_a_decorator_is_told(
+    db: Database, pg: PostgresJudge, dispatcher: Dispatcher, bot: Bot
+) -> None:
+    transfer = Transfer(db, pg)
+
+    @dispatcher.message()
+    async def take(event: Message) -> None:
+        await transfer.debit()
+        await transfer.credit()
+
+    with transfer.is_told("take"):
+        await dispatcher.feed_update(bot, update("tea"))
+    assert await pg.texts() == ["debit", "credit"]

@@ -15,7 +15,7 @@ from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from tests.conftest import PostgresJudge, SqliteJudge
-from tests.frameworks.work import Later, SideBySide, committed, work
+from tests.frameworks.work import Later, SideBySide, Transfer, committed, work
 from tests.notes import Boom, write
 from txkit import (
     Database,
@@ -251,3 +251,19 @@ async def test_job_that_runs_while_the_unit_that_added_it_is_alive_needs_new_con
     with pytest.raises(Boom):
         await unit()
     assert await pg.texts() == texts
+
+
+async def test_job_without_a_decorator_is_told(
+    db: Database, pg: PostgresJudge, scheduler: AsyncIOScheduler
+) -> None:
+    listener = Listener(scheduler)
+    transfer = Transfer(db, pg)
+
+    async def job() -> None:
+        await transfer.debit()
+        await transfer.credit()
+
+    with transfer.is_told("job"):
+        scheduler.add_job(job)
+        assert (await listener.next()).exception is None
+    assert await pg.texts() == ["debit", "credit"]

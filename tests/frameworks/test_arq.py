@@ -14,7 +14,7 @@ from arq.jobs import Job
 
 from tests.conftest import PostgresJudge
 from tests.frameworks.fake_redis import redis_server
-from tests.frameworks.work import Later, SideBySide, work
+from tests.frameworks.work import Later, SideBySide, Transfer, work
 from tests.notes import Boom, write
 from txkit import Database, transactional
 
@@ -242,3 +242,20 @@ async def test_task_that_outlives_the_job_has_its_own_unit(
     assert await pg.texts() == ["tea"]
     await later.finish()
     assert await pg.texts() == ["tea", "tea later"]
+
+
+async def test_function_without_a_decorator_can_not_be_told(
+    db: Database, pg: PostgresJudge, redis: ArqRedis
+) -> None:
+    """It is a task of its own, in which arq is not seen; a warning would be an error."""
+    transfer = Transfer(db, pg)
+
+    async def take(ctx: Context) -> str:
+        await transfer.debit()
+        await transfer.credit()
+        return "done"
+
+    job = await enqueued(redis, "take")
+    await worker(redis, func(take, name="take")).main()
+    assert await result_of(job) == "done"
+    assert await pg.texts() == ["debit", "credit"]

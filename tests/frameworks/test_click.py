@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import click
@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.conftest import SqliteJudge
-from tests.frameworks.work import committed, database, in_event_loop
+from tests.frameworks.work import Transfer, committed, database, in_event_loop
 from tests.notes import Boom, write
 from txkit import Database, in_transaction, new_context, transactional
 
@@ -198,3 +198,48 @@ def test_work_that_shall_stay_whatever_becomes_of_the_command_is_a_unit_of_its_o
 
     assert isinstance(invoke(command).exception, Boom)
     assert committed(sqlite_judge) == ["log"]
+
+
+def test_command_without_a_decorator_is_not_told(db: Database, sqlite_judge: SqliteJudge) -> None:
+    """It is the event loop's task, in which click is not seen; a warning would be an error."""
+    transfer = Transfer(db, sqlite_judge)
+
+    async def command(text: str) -> None:
+        await transfer.debit()
+        await transfer.credit()
+
+    assert invoke(command).exit_code == 0
+    assert committed(sqlite_judge) == ["debit", "credit"]
+
+
+class Compiled(Coroutine[Any, Any, None]):
+    """A coroutine that has no frame, as those of a compiled server."""
+
+    def __init__(self, python: Coroutine[Any, Any, None]) -> None:
+        self.python = python
+
+    def __await__(self) -> Any:
+        raise AssertionError
+
+    def send(self, value: Any) -> Any:
+        return self.python.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self.python.throw(*error)
+
+
+def test_what_a_server_calls_that_a_command_runs_is_not_taken_for_the_command(
+    db: Database, sqlite_judge: SqliteJudge
+) -> None:
+    transfer = Transfer(db, sqlite_judge)
+
+    async def call() -> None:
+        await transfer.debit()
+        await transfer.credit()
+
+    async def command(text: str) -> None:
+        await asyncio.get_running_loop().create_task(Compiled(call()))
+
+    result = invoke(command)
+    assert result.exit_code == 0, result.exception
+    assert committed(sqlite_judge) == ["debit", "credit"]

@@ -16,7 +16,7 @@ from dishka.integrations.fastapi import setup_dishka
 from fastapi import FastAPI
 
 from tests.conftest import PostgresJudge
-from tests.frameworks.work import SideBySide, work
+from tests.frameworks.work import SideBySide, Transfer, work
 from tests.notes import Boom, write
 from txkit import Database, in_transaction, transactional
 
@@ -157,3 +157,24 @@ async def test_handler_of_a_framework_is_injected_above_the_decorator(
         (operation,) = (await client.get("/openapi.json")).json()["paths"].values()
     assert [one["name"] for one in operation["post"]["parameters"]] == ["text"]
     assert await pg.texts() == ["good"]
+
+
+async def test_injected_handler_without_a_decorator_is_told_by_its_name(
+    db: Database, pg: PostgresJudge, container: AsyncContainer
+) -> None:
+    """And not by that of the function which dishka generates around it."""
+    transfer = Transfer(db, pg)
+    app = FastAPI()
+
+    @app.post("/")
+    @inject_fastapi
+    async def post(service: FromDishka[Service]) -> None:
+        await transfer.debit()
+        await transfer.credit()
+
+    setup_dishka(container, app)
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        with transfer.is_told("post"):
+            assert (await client.post("/")).status_code == 200
+    assert await pg.texts() == ["debit", "credit"]

@@ -12,7 +12,7 @@ from faststream.redis import RedisBroker, RedisMessage, TestRedisBroker
 from pydantic import BaseModel, ValidationError
 
 from tests.conftest import PostgresJudge
-from tests.frameworks.work import Later, SideBySide, work
+from tests.frameworks.work import Later, SideBySide, Transfer, work
 from tests.notes import Boom, write
 from txkit import Database, in_transaction, transactional
 
@@ -153,3 +153,18 @@ async def test_task_that_outlives_the_message_has_its_own_unit(
         assert await pg.texts() == ["tea"]
         await later.finish()
     assert await pg.texts() == ["tea", "tea later"]
+
+
+async def test_handler_without_a_decorator_is_told(db: Database, pg: PostgresJudge) -> None:
+    transfer = Transfer(db, pg)
+    broker = RedisBroker()
+
+    @broker.subscriber("in")
+    async def handle(text: str) -> None:
+        await transfer.debit()
+        await transfer.credit()
+
+    async with TestRedisBroker(broker):
+        with transfer.is_told("handle"):
+            await broker.publish("tea", "in")
+    assert await pg.texts() == ["debit", "credit"]

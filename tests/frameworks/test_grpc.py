@@ -13,7 +13,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from tests.conftest import PostgresJudge
-from tests.frameworks.work import Later, SideBySide, work
+from tests.frameworks.work import Later, SideBySide, Transfer, work
 from tests.notes import write
 from txkit import Database, after_completion, set_rollback_only, transactional
 
@@ -124,6 +124,20 @@ class Client:
         return make(f"/Notes/{name}", encoded, decoded)(*args, **options)
 
 
+@contextlib.asynccontextmanager
+async def served(name: str, handlers: dict[str, Any]) -> AsyncIterator[grpc.aio.Channel]:
+    """Serve on a port of 127.0.0.1; give a channel to it."""
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield channel
+    finally:
+        await server.stop(None)
+
+
 @pytest.fixture
 def servicer(db: Database) -> Servicer:
     return Servicer(db)
@@ -141,15 +155,8 @@ async def client(servicer: Servicer) -> AsyncIterator[Client]:
         handlers[name] = grpc.unary_stream_rpc_method_handler(method, **ENCODING)
     handlers["collect"] = grpc.stream_unary_rpc_method_handler(servicer.collect, **ENCODING)
     handlers["echo"] = grpc.stream_stream_rpc_method_handler(servicer.echo, **ENCODING)
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("Notes", handlers)])
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Client(channel)
-    finally:
-        await server.stop(None)
+    async with served("Notes", handlers) as channel:
+        yield Client(channel)
 
 
 @contextlib.contextmanager
@@ -278,3 +285,19 @@ async def test_task_that_outlives_the_call_has_its_own_unit(
     assert await pg.texts() == ["tea"]
     await servicer.later.finish()
     assert await pg.texts() == ["tea", "tea later"]
+
+
+async def test_method_without_a_decorator_is_told(db: Database, pg: PostgresJudge) -> None:
+    """The server is compiled: it has no frames, and its coroutine tells whose it is."""
+    transfer = Transfer(db, pg)
+
+    async def add(request: bytes, context: Context) -> bytes:
+        await transfer.debit()
+        await transfer.credit()
+        return b"done"
+
+    handlers = {"add": grpc.unary_unary_rpc_method_handler(add)}
+    async with served("Notes", handlers) as channel:
+        with transfer.is_told("add"):
+            assert await channel.unary_unary("/Notes/add")(b"") == b"done"
+    assert await pg.texts() == ["debit", "credit"]

@@ -17,7 +17,7 @@ from mcp.types import CallToolResult, TextContent
 from pydantic import BaseModel, Field
 
 from tests.conftest import PostgresJudge
-from tests.frameworks.work import Later, SideBySide, work
+from tests.frameworks.work import Later, SideBySide, Transfer, work
 from tests.notes import Boom, write
 from txkit import Database, after_completion, transactional
 
@@ -267,3 +267,18 @@ async def test_call_inside_a_unit_is_a_unit_of_its_own_over_http_and_joins_in_pr
             with pytest.raises(Boom):
                 await unit(client)
     assert await pg.texts() == texts
+
+
+async def test_what_has_no_decorator_is_told(db: Database, pg: PostgresJudge) -> None:
+    transfer = Transfer(db, pg)
+    server = MCPServer("notes")
+
+    @server.tool()
+    async def add() -> None:
+        await transfer.debit()
+        await transfer.credit()
+
+    async with Client(server) as client:
+        with transfer.is_told("add"):
+            assert not (await client.call_tool("add")).is_error
+    assert await pg.texts() == ["debit", "credit"]

@@ -1,11 +1,10 @@
 """Wrong programs, and what decorating says: the most used frameworks, and what is no mistake.
 
-The same for the others is in test_others_mistakes.py.
+The same for the others is in test_others_mistakes.py, decorating twice in test_twice.py.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import subprocess
 import sys
@@ -17,8 +16,10 @@ import click
 import pytest
 import typer
 from aiohttp import web
+from django.dispatch import Signal, receiver
 from django.views import View
 from fastapi import APIRouter, FastAPI
+from faststream import FastStream
 from faststream.redis import RedisBroker
 from litestar import Litestar, get
 from litestar.di import Provide
@@ -28,9 +29,11 @@ from sanic import Blueprint as SanicBlueprint
 from sanic import Sanic
 from starlette.applications import Starlette
 from starlette.routing import Router
+from tornado.web import Application as TornadoApplication
 
-from txkit import Database, atomic, new_context, transactional
+from txkit import atomic, new_context, transactional
 
+Sanic.test_mode = True
 KEPT: list[Any] = []
 
 
@@ -78,7 +81,6 @@ class TestAboveTheRoute:
                 async def handler() -> None: ...
 
     def test_sanic(self) -> None:
-        Sanic.test_mode = True
         for app in (Sanic("mistaken", configure_logging=False), SanicBlueprint("notes")):
             with pytest.raises(TypeError, match="to sanic"):
 
@@ -102,6 +104,23 @@ class TestAboveTheRoute:
                 @transactional
                 @route
                 async def command() -> None: ...
+
+    def test_click_s_callback_for_results(self) -> None:
+        group = click.Group()
+        with pytest.raises(TypeError, match="to click "):
+
+            @transactional
+            @group.result_callback()
+            async def look(result) -> None: ...
+
+    def test_faststream_s_start(self) -> None:
+        app = FastStream(RedisBroker())
+        for hook in (app.on_startup, app.after_startup):
+            with pytest.raises(TypeError, match="to fast_depends "):
+
+                @transactional
+                @hook
+                async def start() -> None: ...
 
     def test_another_decorator_in_between(self) -> None:
         with pytest.raises(TypeError, match="to fastapi "):
@@ -128,10 +147,15 @@ OBJECTS: list[tuple[str, Callable[[], object]]] = [
     ("litestar's Litestar", lambda: Litestar([])),
     ("litestar's Provide", lambda: Provide(asynchronous)),
     ("quart's Quart", lambda: Quart(__name__)),
+    ("sanic's Sanic", lambda: Sanic("mistaken", configure_logging=False)),
+    ("tornado's Application", TornadoApplication),
+    ("faststream's FastStream", lambda: FastStream(RedisBroker())),
     ("faststream's HandlerCallWrapper", lambda: RedisBroker().subscriber("x")(asynchronous)),
     ("faststream's HandlerCallWrapper", lambda: RedisBroker().publisher("x")(asynchronous)),
     ("click's Command", lambda: click.command()(asynchronous)),
+    ("typer's Typer", typer.Typer),
     ("aiohttp's RouteDef", lambda: web.get("/", asynchronous)),
+    ("aiohttp's Application", web.Application),
 ]
 
 
@@ -146,7 +170,7 @@ def test_framework_s_object_is_refused(decorator, what: str, make) -> None:
         decorator(make())
 
 
-def test_view_class_is_refused_and_its_methods_named() -> None:
+def test_view_class_is_refused_and_its_methods_named_and_so_is_its_view() -> None:
     class Notes(View):
         async def get(self, request) -> None: ...
 
@@ -154,78 +178,19 @@ def test_view_class_is_refused_and_its_methods_named() -> None:
 
     with pytest.raises(TypeError, match=r"can't decorate the class .*Notes.*\(get, post\), where"):
         transactional(Notes)
+    with pytest.raises(TypeError, match="view is none: make it 'async def', or, if another"):
+        transactional(Notes.as_view())
 
 
-DB, OTHER = Database("sqlite:///one.db"), Database("sqlite:///other.db")
+def test_receiver_of_a_django_signal_is_not_found() -> None:
+    """The signal refers to it weakly, which is not counted."""
+    signal = Signal()
 
+    @transactional
+    @receiver(signal)  # noqa: DJ013 - that is the mistake
+    async def hear(sender, **_: object) -> None: ...
 
-class TestTwice:
-    @pytest.mark.parametrize(
-        ("upper", "lower"),
-        [
-            (transactional, transactional),
-            (transactional(name="x"), transactional),
-            (transactional, transactional(timeout_s=3)),
-            (transactional, new_context),
-            (new_context, transactional),
-            (new_context, new_context),
-            (transactional(propagation="nested"), transactional(propagation="nested")),
-            (atomic, atomic),
-            (atomic(DB), atomic(DB)),
-            (atomic(DB, OTHER), atomic(OTHER)),
-            (atomic(DB), atomic),
-        ],
-    )
-    def test_same_said_twice(self, upper, lower) -> None:
-        with pytest.raises(TypeError, match="stands above @.*one of them has no effect"):
-
-            @upper
-            @lower
-            async def function() -> None: ...
-
-        with pytest.raises(TypeError, match="stands above @"):
-
-            class Service:
-                @upper
-                @lower
-                @classmethod
-                async def function(cls) -> None: ...
-
-        with pytest.raises(TypeError, match="stands above @"):
-
-            @upper
-            @log
-            @lower
-            async def other() -> None: ...
-
-    @pytest.mark.parametrize(
-        ("upper", "lower"),
-        [
-            (transactional(read_only=True), atomic(DB)),
-            (atomic(DB), transactional(propagation="mandatory")),
-            (atomic(DB), atomic(OTHER)),
-            (transactional(propagation="mandatory"), transactional(propagation="nested")),
-            (transactional(propagation="never"), transactional),
-            (transactional(propagation="mandatory"), new_context),
-        ],
-    )
-    def test_what_makes_a_difference_is_allowed(self, upper, lower) -> None:
-        @upper
-        @lower
-        async def function() -> None: ...
-
-    def test_who_calls_the_decorator_may_add_to_what_is_there(self) -> None:
-        decorated = transactional(asynchronous)
-        assert transactional(timeout_s=1)(decorated) is not decorated
-        assert new_context(decorated) is not decorated
-
-
-def log(function: Any) -> Any:
-    @functools.wraps(function)
-    async def logged(*args: object) -> object:
-        return await function(*args)
-
-    return logged
+    assert signal.has_listeners()
 
 
 class TestNoMistake:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import grpc
 import pytest
 import strawberry
 from aiogram import Router
@@ -13,6 +14,7 @@ from arq import cron
 from arq.worker import func
 from blacksheep import Application
 from blacksheep import Router as BlackSheepRouter
+from dishka import Provider, make_async_container
 from falcon.asgi import App
 from mcp.server import MCPServer
 from taskiq import InMemoryBroker
@@ -72,6 +74,13 @@ OBJECTS: list[tuple[str, Callable[[], object]]] = [
     ("arq's Function", lambda: func(asynchronous)),
     ("arq's CronJob", lambda: cron(asynchronous)),
     ("strawberry's StrawberryField", lambda: strawberry.field(asynchronous)),
+    ("strawberry's StrawberryField", lambda: strawberry.mutation(asynchronous)),
+    ("strawberry's StrawberryField", lambda: strawberry.subscription(asynchronous)),
+    ("aiogram's Router", Router),
+    ("apscheduler's Job", lambda: AsyncIOScheduler().add_job(asynchronous)),
+    ("dishka's AsyncContainer", lambda: make_async_container(Provider())),
+    ("grpc's RpcMethodHandler", lambda: grpc.unary_unary_rpc_method_handler(asynchronous)),
+    ("mcp's MCPServer", lambda: MCPServer("wrong")),
     ("falcon's App", App),
     ("blacksheep's Application", lambda: Application(router=BlackSheepRouter())),
 ]

@@ -13,6 +13,7 @@ from strawberry.dataloader import DataLoader
 from tests.conftest import PostgresJudge
 from tests.frameworks.asgi import asgi_server
 from tests.frameworks.web import SLOW_COMMIT, Front, Services, front_of, services
+from tests.frameworks.work import Transfer
 from tests.notes import Boom
 from txkit import new_context, transactional
 
@@ -217,3 +218,21 @@ async def test_schema_is_as_without_the_decorator(services: Services) -> None:
     document = schema(services).as_str()
     assert document == schema(services, lambda function: function).as_str()
     assert "add(text: String!, times: Int! = 1): Note!" in document
+
+
+async def test_resolver_without_a_decorator_is_told(services: Services, pg: PostgresJudge) -> None:
+    transfer = Transfer(services.db, pg)
+
+    @strawberry.type
+    class Query:
+        @strawberry.field
+        async def note(self) -> str:
+            await transfer.debit()
+            await transfer.credit()
+            return "done"
+
+    async with asgi_server(GraphQL(strawberry.Schema(Query))) as port:
+        async with front_of(port, services, pg) as front:
+            with transfer.is_told("note"):
+                assert (await ask(front, "{ note }"))["data"] == {"note": "done"}
+    assert await pg.texts() == ["debit", "credit"]

@@ -25,7 +25,7 @@ from taskiq.exceptions import NoResultError, TaskRejectedError
 from taskiq.receiver import Receiver
 
 from tests.conftest import PostgresJudge
-from tests.frameworks.work import Later, SideBySide, work
+from tests.frameworks.work import Later, SideBySide, Transfer, work
 from tests.notes import Boom, write
 from txkit import Database, after_commit, transactional
 
@@ -282,3 +282,20 @@ async def test_task_kicked_by_a_hook_is_a_unit_of_its_own_and_one_kicked_inside_
         await unit(True)
     assert await pg.texts() == ["unit", "by the hook"]
     assert seen == [("by the hook", ["unit"]), ("inside", ["unit", "by the hook"])]
+
+
+@pytest.mark.parametrize("labels", [{}, {"timeout": 20}], ids=str)
+async def test_task_without_a_decorator_is_told(
+    db: Database, pg: PostgresJudge, labels: dict[str, Any]
+) -> None:
+    transfer = Transfer(db, pg)
+    broker = InMemoryBroker()
+
+    @broker.task(**labels)
+    async def take() -> None:
+        await transfer.debit()
+        await transfer.credit()
+
+    with transfer.is_told("take"):
+        await (await take.kiq()).wait_result(timeout=10)
+    assert await pg.texts() == ["debit", "credit"]

@@ -14,7 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from tests.conftest import SqliteJudge
-from tests.frameworks.work import committed, database, in_event_loop, work
+from tests.frameworks.work import Transfer, committed, database, in_event_loop, work
 from tests.notes import Boom, write
 from txkit import Database, transactional
 
@@ -172,3 +172,15 @@ def test_ctrl_c_rolls_back(db: Database, sqlite_judge: SqliteJudge) -> None:
 
     assert CliRunner().invoke(as_app(command), ["note"]).exit_code == 130
     assert committed(sqlite_judge) == []
+
+
+def test_command_without_a_decorator_is_not_told(db: Database, sqlite_judge: SqliteJudge) -> None:
+    """It is the event loop's task, in which typer is not seen; a warning would be an error."""
+    transfer = Transfer(db, sqlite_judge)
+
+    async def command() -> None:
+        await transfer.debit()
+        await transfer.credit()
+
+    assert CliRunner().invoke(as_app(command)).exit_code == 0
+    assert committed(sqlite_judge) == ["debit", "credit"]

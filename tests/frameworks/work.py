@@ -12,9 +12,11 @@ import sqlite3
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, ParamSpec, TypeVar
 
-from tests.conftest import SqliteJudge
+import pytest
+
+from tests.conftest import PostgresJudge, SqliteJudge
 from tests.notes import Boom, write
-from txkit import Database, transactional
+from txkit import Database, DevelopmentWarning, transactional
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,6 +44,32 @@ class SideBySide:
         if text.startswith("bad"):
             raise Boom(text)
         return f"{text} done"
+
+
+class Transfer:
+    """Two decorated services, for a handler that has no decorator; the second sees the first's commit."""
+
+    def __init__(self, db: Database, judge: PostgresJudge | SqliteJudge) -> None:
+        self.db = db
+        self.judge = judge
+
+    @transactional
+    async def debit(self) -> None:
+        await write(self.db, "debit")
+
+    @transactional
+    async def credit(self) -> None:
+        assert await self.judge.texts() == ["debit"]
+        await write(self.db, "credit")
+
+    @contextlib.contextmanager
+    def is_told(self, handler: str) -> Iterator[None]:
+        """Expect the development mode to name the handler, and both services."""
+        services = r".*Transfer\.debit and .*Transfer\.credit, which"
+        with pytest.warns(
+            DevelopmentWarning, match=rf"\.{handler} has no decorator, and {services}"
+        ):
+            yield
 
 
 class Later:

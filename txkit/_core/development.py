@@ -32,6 +32,7 @@ IS_ON = os.environ.get(VARIABLE, "") not in {"", "0"}
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 _JOINS_WHERE_IT_CAN = {Propagation.REQUIRED, Propagation.NESTED}
+_OF_COROUTINES = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_GENERATOR
 _TO_TELL_APART = "@new_context on the services that are to be apart says that they are meant to be"
 
 
@@ -117,26 +118,51 @@ def _keep(handler: FrameType, name: str) -> None:
 
 def _handler_in(task: asyncio.Task[Any]) -> FrameType | None:
     """Find the function that a known framework called in this task, unless it is decorated."""
-    root = getattr(task.get_coro(), "cr_frame", None)
-    frame = inspect.currentframe()
-    inner: FrameType | None = None
-    while frame is not None:
-        module = str(frame.f_globals.get("__name__"))
-        if is_of_a_framework(module):
-            return inner if inner is not None and not _is_ours(inner) else None
-        inner = frame
-        if frame is root:
+    handler: FrameType | None = None
+    for frame in _frames_of(task):
+        if is_of_a_framework(_module_of(frame)):
             break
+        if "__name__" in frame.f_globals:  # what dishka generates has none, and is nobody's handler
+            handler = frame
+    else:  # a compiled framework has no frames, but its coroutine tells whose it is
+        if not is_of_a_framework(str(getattr(task.get_coro(), "__module__", None))):
+            return None
+    return handler if handler is not None and not _is_ours(handler) else None
+
+
+def _frames_of(task: asyncio.Task[Any]) -> list[FrameType]:
+    """Collect the frames of the running task, inside out, from the coroutine that opens a unit.
+
+    They end at the task's own coroutine. One that is compiled has no frame: then they end at the
+    first that is no coroutine's, which is the event loop's. Never further: below the loop is who
+    runs it, a command of click for instance.
+    """
+    coroutine = task.get_coro()
+    root = coroutine.cr_frame if inspect.iscoroutine(coroutine) else None
+    frames: list[FrameType] = []
+    frame = inspect.currentframe()
+    while frame is not None and not _is_of_a_coroutine(frame):
         frame = frame.f_back
-    return None
+    while frame is not None and (root is not None or _is_of_a_coroutine(frame)):
+        frames.append(frame)
+        frame = None if frame is root else frame.f_back
+    return frames
+
+
+def _is_of_a_coroutine(frame: FrameType) -> bool:
+    return bool(frame.f_code.co_flags & _OF_COROUTINES)
+
+
+def _module_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__"))
 
 
 def _is_ours(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__")).startswith("txkit.")
+    return _module_of(frame).startswith("txkit.")
 
 
 def _named(frame: FrameType) -> str:
-    return f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"
+    return f"{_module_of(frame)}.{frame.f_code.co_qualname}"
 
 
 def _warn(handler: FrameType, message: str) -> None:
@@ -146,6 +172,6 @@ def _warn(handler: FrameType, message: str) -> None:
         DevelopmentWarning,
         filename=code.co_filename,
         lineno=code.co_firstlineno,
-        module=str(handler.f_globals.get("__name__")),
+        module=_module_of(handler),
         registry=handler.f_globals.setdefault("__warningregistry__", {}),
     )
