@@ -13,6 +13,7 @@ import functools
 import gc
 import inspect
 import types
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from time import perf_counter
@@ -68,7 +69,7 @@ def refuse_registered(applied: Applied, function: Any, references: int) -> None:
     if not isinstance(function, types.FunctionType):
         return
     fewest = _fewest.setdefault(applied.decorator, references)
-    if references <= fewest:
+    if references <= fewest and not weakref.getweakrefcount(function):
         _fewest[applied.decorator] = references
         return
     is_tired = _searched_in_vain_s > _MOST_IN_VAIN_S and not development.IS_ON
@@ -131,8 +132,8 @@ def _applied_below(function: Any) -> Iterator[Applied]:
 
 def _holder(function: Callable[..., Any]) -> str | None:
     """Name the framework's object that has got the function, directly or in containers."""
-    level: list[Any] = [function]
-    known: set[int] = {id(function)}
+    level: list[Any] = [function, *weakref.getweakrefs(function)]
+    known: set[int] = {id(one) for one in level}
     for _ in range(_DEEPEST):
         mine = {id(level), id(known)}
         above: list[Any] = []

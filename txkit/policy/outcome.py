@@ -61,9 +61,9 @@ def find_injected(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Injected:
     ]
 
 
-def read_tuple(injected: Injected, function: object, result: object) -> Injected:
+def read_tuple(injected: Injected, function: object, result: Any) -> Injected:
     """Add the answer that a tuple is where a framework takes it for one."""
-    answer = find_answer(function, result)
+    answer = find_answer(function, result) if issubclass(type(result), tuple) else None
     return injected if answer is None else [*injected, (answer, None)]
 
 

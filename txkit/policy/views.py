@@ -19,17 +19,16 @@ class ViewAnswer:
         self.status = status
 
 
-def find_answer(function: object, result: object) -> ViewAnswer | None:
+def find_answer(function: object, result: tuple[Any, ...]) -> ViewAnswer | None:
     """Read a result as Quart will, if ``function`` is the view of the running request."""
     quart: Any = sys.modules.get("quart")
-    if not isinstance(result, tuple) or quart is None or not quart.has_request_context():
+    if quart is None or not quart.has_request_context():
         return None
-    parts: tuple[Any, ...] = result
     request = quart.request
     view = quart.current_app.view_functions.get(request.endpoint)
     if not any(one is function for one in _functions_of(view, request.method.lower())):
         return None
-    return ViewAnswer(parts[1]) if len(parts) > 1 else None
+    return ViewAnswer(result[1]) if len(result) > 1 else None
 
 
 def _functions_of(view: Any, method: str) -> Iterator[object]:
