@@ -76,6 +76,19 @@ async def told(handler: Callable[..., Any], *, status: int = 200) -> list[str]:
     return [str(one.message) for one in caught if one.category is DevelopmentWarning]
 
 
+async def with_client(app: FastAPI, db: Database, talk: Callable[[TestClient], object]) -> None:
+    """Talk to an application in a loop of its own."""
+
+    def drive() -> None:
+        with TestClient(app) as client:
+            try:
+                talk(client)
+            finally:
+                client.portal.call(db.close)  # type: ignore[union-attr]
+
+    await asyncio.to_thread(drive)
+
+
 class TestIsTold:
     async def test_services_one_after_the_other(self, services: Services) -> None:
         async def transfer() -> None:
@@ -109,7 +122,7 @@ class TestIsTold:
             warnings.simplefilter("always")
             app = FastAPI()
             app.get("/")(transfer)
-            await asyncio.to_thread(TestClient(app).get, "/")
+            await with_client(app, services.db, lambda client: client.get("/"))
         [warning] = [one for one in caught if one.category is DevelopmentWarning]
         assert warning.filename == __file__
         assert warning.lineno == transfer.__code__.co_firstlineno
@@ -133,7 +146,7 @@ class TestIsTold:
             await services.credit()
 
         with pytest.raises(DevelopmentWarning):  # the suite's filter makes an error of it
-            await asyncio.to_thread(TestClient(app).get, "/")
+            await with_client(app, services.db, lambda client: client.get("/"))
         assert await sqlite_judge.texts() == ["debit"]
 
 
@@ -219,13 +232,13 @@ class TestIsNotTold:
                 await services.debit()
                 await socket.send_text("done")
 
-        def talk() -> None:
-            with TestClient(app).websocket_connect("/ws") as socket:
+        def talk(client: TestClient) -> None:
+            with client.websocket_connect("/ws") as socket:
                 for _ in range(2):
                     socket.send_text("go")
                     assert socket.receive_text() == "done"
 
-        await asyncio.to_thread(talk)  # a warning would be an error
+        await with_client(app, services.db, talk)  # a warning would be an error
 
     async def test_no_framework_is_there(self, services: Services) -> None:
         await services.debit()  # this test is no handler
