@@ -64,6 +64,7 @@ class Atomic(Block, Generic[Y]):
         self._databases = databases
         self._mode = mode
         self._given = given
+        self._applied = Applied("@atomic", databases=frozenset(databases))
 
     @overload
     def __call__(self, function: F, /) -> F: ...
@@ -97,8 +98,7 @@ class Atomic(Block, Generic[Y]):
                 raise TypeError(message)
             return Atomic[Any](given, parse_mode(current_transaction), given=True)
         if len(given) == 1 and current_transaction is None:
-            applied = Applied("@atomic", databases=frozenset(self._databases))
-            return wrap(applied, given[0], self._entry)
+            return wrap(self._applied, given[0], self._entry)
         message = "atomic() takes Databases, @atomic a function: write @atomic(db, ...) above it"
         raise TypeError(message)
 

@@ -44,36 +44,39 @@ _fewest: dict[str, int] = {}
 _searched_in_vain_s = 0.0
 
 
-def refuse_twice(applied: Applied, function: Any) -> None:
-    """Raise if a decorator of ours, below on the same ``def``, leaves this one without effect."""
-    if not stands_above(function):
+def refuse_mistakes(applied: Applied, given: Any, references: int) -> None:
+    """Raise if this decorator has no effect where it stands.
+
+    Args:
+        applied: what is being put on it.
+        given: what was given to the decorator.
+        references: how many there were to it when it arrived there.
+    """
+    fewest = _fewest.setdefault(applied.decorator, references)
+    if references < fewest:
+        _fewest[applied.decorator] = references
+    *_, function = _below(given)
+    if not _stands_above(function):
         return
-    for below in _applied_below(function):
+    _refuse_twice(applied, given)
+    if given is function and (references > fewest or weakref.getweakrefcount(function)):
+        _refuse_registered(applied, function)
+
+
+def _refuse_twice(applied: Applied, given: Any) -> None:
+    for below in _applied_below(given):
         if is_in_vain(applied, below):
             message = (
-                f"{applied.decorator} stands above {below.decorator} on {qualified_name(function)}, and"
+                f"{applied.decorator} stands above {below.decorator} on {qualified_name(given)}, and"
                 " one of them has no effect: a unit is opened once. Keep one, with the options of both"
             )
             raise TypeError(message)
 
 
-def refuse_registered(applied: Applied, function: Any, references: int) -> None:
-    """Raise if a framework has got the function already, so that it will call it undecorated.
-
-    Args:
-        applied: what is being put on it.
-        function: what was given to the decorator.
-        references: how many there were to it when it arrived there.
-    """
+def _refuse_registered(applied: Applied, function: Any) -> None:
+    """Raise if a framework has got the function already, so that it will call it undecorated."""
     global _searched_in_vain_s  # noqa: PLW0603 - a budget of the process
-    if not isinstance(function, types.FunctionType):
-        return
-    fewest = _fewest.setdefault(applied.decorator, references)
-    if references <= fewest and not weakref.getweakrefcount(function):
-        _fewest[applied.decorator] = references
-        return
-    is_tired = _searched_in_vain_s > _MOST_IN_VAIN_S and not development.IS_ON
-    if is_tired or not stands_above(function):
+    if _searched_in_vain_s > _MOST_IN_VAIN_S and not development.IS_ON:
         return
     start_s = perf_counter()
     holder = _holder(function)
@@ -89,21 +92,23 @@ def refuse_registered(applied: Applied, function: Any, references: int) -> None:
     raise TypeError(message)
 
 
-def stands_above(function: Any) -> bool:
-    """Whether our caller's caller is being run as ``@decorator`` above this function's ``def``."""
-    code = getattr(_innermost(function), "__code__", None)
+def _stands_above(function: Any) -> bool:
+    """Whether who decorates runs ``@decorator`` above this function's ``def``."""
+    code = getattr(function, "__code__", None)
     frame = _caller()
     if code is None or frame is None or frame.f_code.co_filename != code.co_filename:
         return False
-    first = code.co_firstlineno  # the line of the topmost decorator
-    body = min((line for *_, line in code.co_lines() if line and line > first), default=first + 1)
-    return bool(first <= frame.f_lineno < body)
+    first: int = code.co_firstlineno  # the line of the topmost decorator
+    if not first <= frame.f_lineno:
+        return False
+    body = next((line for *_, line in code.co_lines() if line and line > first), first + 1)
+    return bool(frame.f_lineno < body)
 
 
 def _caller() -> types.FrameType | None:
     """Find who decorates: the first frame that is not ours."""
     frame = inspect.currentframe()
-    while frame is not None and str(frame.f_globals.get("__name__")).startswith("txkit."):
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("txkit."):
         frame = frame.f_back
     return frame
 
@@ -116,11 +121,6 @@ def _below(function: Any) -> Iterator[Any]:
         yield function
         is_method = isinstance(function, (classmethod, staticmethod))
         function = function.__func__ if is_method else getattr(function, "__wrapped__", None)
-
-
-def _innermost(function: Any) -> Any:
-    *_, last = _below(function)
-    return last
 
 
 def _applied_below(function: Any) -> Iterator[Applied]:

@@ -30,6 +30,7 @@ class _Unit(Block):
         super().__init__()
         self._definition = definition
         self._given = given
+        self._applied = Applied(self._kind, definition.propagation)
 
     def _decorate(self, functions: tuple[Any, ...], options: dict[str, Any]) -> Any:
         if len(functions) != 1:
@@ -38,8 +39,7 @@ class _Unit(Block):
         if options:
             message = f"write {self._kind}({', '.join(options)}=...) above the function, without it"
             raise TypeError(message)
-        applied = Applied(self._kind, self._definition.propagation)
-        return wrap(applied, functions[0], self._entry)
+        return wrap(self._applied, functions[0], self._entry)
 
     def _define(self, options: dict[str, Any]) -> Definition:
         if self._given:
