@@ -14,13 +14,13 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from tests.boundary.faces import as_block, as_function
-from tests.boundary.mistakes import driver
 from tests.conftest import PostgresJudge, new_postgres, opened
 from tests.notes import write
+from tests.postgres.watching import kill_seen
 from tests.server import Server
 from tests.told import watch
 from tests.wire import Wire, wire_to
-from txkit import Database, atomic, db_session, new_context, transactional
+from txkit import Database, atomic, new_context, transactional
 
 LOST = (DBAPIError, asyncpg.InternalClientError)
 """What who meets a connection that is lost sees. The second is the driver's word in the moment
@@ -54,10 +54,7 @@ class Edge:
 
     async def kill_seen(self) -> None:
         """End the process, and wait until the driver knows."""
-        raw = await driver(await db_session(self.db))
-        await self.kill()
-        while not raw.is_closed():
-            await self.judge.fetch("SELECT 1")
+        await kill_seen(self.db, self.judge)
 
     async def write_and_watch(self, text: str = "lost") -> None:
         """Do something, and register hooks."""

@@ -13,7 +13,7 @@ from tests.boundary.mistakes import driver
 from tests.conftest import PostgresJudge
 from tests.notes import Boom, write
 from tests.postgres.test_cancellation import blocked
-from tests.postgres.watching import backend_pid, locked_row, pool_of_one
+from tests.postgres.watching import backend_pid, kill_seen, locked_row, pool_of_one
 from tests.postgres.wire import wired
 from txkit import Database, UnexpectedRollbackError, db_session, transactional
 
@@ -119,7 +119,7 @@ async def test_lost_connection_is_discarded_and_dooms_nothing(pg: PostgresJudge,
         async with transactional(propagation=how):
             await write(db, "a")
             killed = await backend_pid(db)
-            await pg.fetch("SELECT pg_terminate_backend($1, 5000)", killed)
+            await kill_seen(db, pg)
             with pytest.raises(DBAPIError):
                 await write(db, "lost")
             session = await db_session(db)

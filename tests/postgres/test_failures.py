@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from tests.boundary.test_atomic import Note
 from tests.conftest import PostgresJudge, opened
 from tests.notes import Boom, write
+from tests.postgres.watching import kill_seen
 from txkit import (
     Database,
     UnexpectedRollbackError,
@@ -105,12 +106,11 @@ class TestSeveralDatabases:
             async with transactional():
                 await write(db, "before")
                 await write(db2, "before")
-                pid = await backend(victim)
                 with pytest.raises(Exception):  # noqa: B017 - Boom, or what the server said
                     async with atomic(db, db2, current_transaction="savepoint"):
                         await write(db, "half")
                         await write(db2, "half")
-                        await kill(judge, pid)
+                        await kill_seen(victim, judge)
                         if raises:
                             raise Boom
                 await rollback_db_session(victim)

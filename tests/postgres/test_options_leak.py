@@ -14,7 +14,7 @@ from tests.boundary.faces import BOTH_FACES, Run, ask
 from tests.conftest import PostgresJudge
 from tests.notes import Boom, count, write
 from tests.postgres.test_options import DEFAULT, SHOWN, shown
-from tests.postgres.watching import backend_pid, pool_of_one
+from tests.postgres.watching import kill_seen, pool_of_one
 from txkit import (
     Database,
     TransactionTimeoutError,
@@ -41,7 +41,7 @@ async def _ends(db: Database, pg: PostgresJudge, end: str) -> None:
     if end == "killed statement":
         await ask(db, "SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(60)")
     if end == "killed backend":
-        await pg.fetch("SELECT pg_terminate_backend($1, 5000)", await backend_pid(db))
+        await kill_seen(db, pg)
         await count(db)
     if end == "refused write":
         await ask(db, "INSERT INTO note (text) VALUES ('refused') RETURNING id")

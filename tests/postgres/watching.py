@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 
+from tests.boundary.mistakes import driver
 from tests.conftest import PostgresJudge, opened
 from txkit import Database, db_session
 
@@ -63,3 +64,11 @@ async def backend_pid(db: Database) -> int:
         await (await session.connection()).exec_driver_sql("SELECT pg_backend_pid()")
     ).scalar_one()
     return pid
+
+
+async def kill_seen(db: Database, judge: PostgresJudge) -> None:
+    """End the process of the context's session, and wait until the driver knows."""
+    raw = await driver(await db_session(db))
+    await judge.fetch("SELECT pg_terminate_backend($1, 5000)", raw.get_server_pid())
+    while not raw.is_closed():
+        await judge.fetch("SELECT 1")
