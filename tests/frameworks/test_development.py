@@ -135,6 +135,16 @@ class TestIsTold:
         [text] = await told(handler)
         assert "is decorated, but its framework calls the function below" in text
 
+    async def test_another_function_of_the_same_code_is_not_meant(self, services: Services) -> None:
+        def logged(function: Service) -> Service:
+            async def wrapper() -> None:
+                await function()
+
+            return wrapper
+
+        transactional(logged(services.credit))
+        assert await told(logged(services.debit)) == []
+
     async def test_as_an_error_it_leaves_what_was_committed_and_begins_nothing(
         self, services: Services, sqlite_judge: SqliteJudge
     ) -> None:

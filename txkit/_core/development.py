@@ -12,6 +12,7 @@ import inspect
 import os
 import warnings
 from dataclasses import dataclass
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -22,7 +23,7 @@ from txkit.policy.propagation import Propagation
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
-    from types import CodeType, FrameType
+    from types import CellType, CodeType, FrameType
 
     from txkit._core.scope import Scope
     from txkit.policy.definition import Definition
@@ -56,7 +57,7 @@ class _Handler:
 
 
 _handlers: WeakKeyDictionary[asyncio.Task[Any], _Handler] = WeakKeyDictionary()
-_decorated: WeakSet[CodeType] = WeakSet()
+_decorated: WeakKeyDictionary[CodeType, WeakSet[FunctionType]] = WeakKeyDictionary()
 
 
 def watching(run_unit: _F) -> _F:
@@ -78,9 +79,31 @@ def watching(run_unit: _F) -> _F:
 
 def remember(function: Any) -> None:
     """Keep in mind that this function has been decorated."""
-    code = getattr(function, "__code__", None)
-    if IS_ON and code is not None:
-        _decorated.add(code)
+    if IS_ON and isinstance(function, FunctionType):
+        _decorated.setdefault(function.__code__, WeakSet()).add(function)
+
+
+def _is_decorated(frame: FrameType) -> bool:
+    """Whether it runs a function that has been decorated, and not another of the same code.
+
+    Functions that are made by a function share their code and differ in what they enclose.
+    """
+    functions = _decorated.get(frame.f_code, ())
+    return any(
+        all(
+            frame.f_locals.get(name) is _enclosed(cell)
+            for name, cell in zip(frame.f_code.co_freevars, one.__closure__ or (), strict=True)
+        )
+        for one in functions
+    )
+
+
+def _enclosed(cell: CellType) -> object:
+    """Give what a cell holds; None while it is empty."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
 
 
 def _look(name: str) -> FrameType | None:
@@ -90,7 +113,7 @@ def _look(name: str) -> FrameType | None:
     if task is None or handler is None:
         return None
     known = _handlers.get(task)
-    if handler.f_code in _decorated:
+    if _is_decorated(handler):
         _warn(
             handler,
             f"{_named(handler)} is decorated, but its framework calls the function below the"
