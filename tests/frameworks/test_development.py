@@ -17,7 +17,7 @@ from fastapi import Depends, FastAPI, WebSocket
 from fastapi.testclient import TestClient
 
 from tests.conftest import SqliteJudge
-from tests.notes import Boom, write
+from tests.notes import Boom, count, write
 from txkit import Database, DevelopmentWarning, atomic, new_context, run_in_new_ctx, transactional
 
 Service = Callable[[], Awaitable[None]]
@@ -96,11 +96,22 @@ class TestIsTold:
             await services.credit()
 
         [text] = await told(transfer)
-        assert "test_services_one_after_the_other.<locals>.transfer has no decorator" in text
+        assert (
+            "test_services_one_after_the_other.<locals>.transfer, which a framework called, has no decorator"
+            in text
+        )
         assert "Services.debit and" in text
         assert "Services.credit, which it calls one after the other" in text
-        assert "Put @transactional on the handler" in text
+        assert "Put @transactional next to its 'async def'" in text
         assert "TXKIT_DEVELOPMENT=1" in text
+
+    async def test_once_a_handler(self, services: Services) -> None:
+        async def transfer() -> None:
+            await services.debit()
+            await services.credit()
+            await services.atomic()
+
+        assert len(await told(transfer)) == 1
 
     async def test_below_a_function_of_ones_own(self, services: Services) -> None:
         async def helper() -> None:
@@ -111,7 +122,7 @@ class TestIsTold:
             await helper()
 
         [text] = await told(transfer)
-        assert "<locals>.transfer has no decorator" in text
+        assert "<locals>.transfer, which a framework called, has no decorator" in text
 
     async def test_place_that_is_named_is_the_handlers(self, services: Services) -> None:
         async def transfer() -> None:
@@ -211,6 +222,21 @@ class TestIsNotTold:
             with contextlib.suppress(Boom):
                 await services.fails()
             await services.debit()
+
+        assert await told(handler) == []
+
+    async def test_services_that_only_read(self, lite: Database) -> None:
+        @transactional(read_only=True)
+        async def one() -> None:
+            await count(lite)
+
+        @transactional(read_only=True)
+        async def other() -> None:
+            await count(lite)
+
+        async def handler() -> None:
+            await one()
+            await other()
 
         assert await told(handler) == []
 

@@ -18,6 +18,7 @@ import typer
 from aiohttp import web
 from django.dispatch import Signal, receiver
 from django.views import View
+from django.views.decorators.http import require_POST
 from fastapi import APIRouter, FastAPI
 from faststream import FastStream
 from faststream.redis import RedisBroker
@@ -31,6 +32,7 @@ from starlette.applications import Starlette
 from starlette.routing import Router
 from tornado.web import Application as TornadoApplication
 
+from tests.frameworks.test_twice import log
 from txkit import atomic, new_context, transactional
 
 Sanic.test_mode = True
@@ -130,6 +132,15 @@ class TestAboveTheRoute:
             @FastAPI().get("/")
             async def handler() -> None: ...
 
+    def test_another_decorator_in_between_that_wraps_it(self) -> None:
+        """In the development mode: a wrapper always holds its function, so it takes a search."""
+        with pytest.raises(TypeError, match="to fastapi "):
+
+            @transactional
+            @log
+            @FastAPI().get("/")
+            async def handler() -> None: ...
+
     def test_method(self) -> None:
         with pytest.raises(TypeError, match="to fastapi .*"):
 
@@ -178,7 +189,9 @@ def test_view_class_is_refused_and_its_methods_named_and_so_is_its_view() -> Non
 
     with pytest.raises(TypeError, match=r"can't decorate the class .*Notes.*\(get, post\), where"):
         transactional(Notes)
-    with pytest.raises(TypeError, match="view is none: make it 'async def', or, if another"):
+    with pytest.raises(
+        TypeError, match=r"calls the methods of its class: put it on those \(get, post\)"
+    ):
         transactional(Notes.as_view())
 
 
@@ -212,6 +225,31 @@ class TestNoMistake:
         async def function() -> None: ...
 
         assert KEPT.pop() is function.__wrapped__
+
+    def test_registry_of_ones_own_in_an_applications_state(self) -> None:
+        app, site, jobs = FastAPI(), web.Application(), web.AppKey("jobs", list)
+        app.state.jobs = site[jobs] = []
+
+        @transactional
+        @(lambda function: app.state.jobs.append(function) or function)
+        async def nightly() -> None: ...
+
+        assert site[jobs] == [nightly.__wrapped__]
+
+    def test_wrappers_of_ones_own_and_of_a_framework(self) -> None:
+        @transactional
+        @log
+        @log
+        async def logged() -> None: ...
+
+        @transactional
+        @require_POST
+        async def posted(request) -> None: ...
+
+        @transactional
+        @log
+        @validate_call
+        async def validated(x: int) -> None: ...
 
     def test_undecorated_in_a_framework_and_decorated_elsewhere_on_purpose(self) -> None:
         app = FastAPI()

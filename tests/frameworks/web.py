@@ -5,7 +5,7 @@ here, serves it on loopback in the test's own loop, and inherits the contracts. 
 route writes a note through a joined service, and the judge's connection looks on.
 
     POST /notes/TEXT?times=N     writes it N times (an int, 1 if left out): {"text": TEXT, "times": N}
-    POST /apart/TEXT             has no decorator, and calls Services.apart
+    POST /apart/TEXT             has no decorator, calls Services.apart
     POST /fails/TEXT             writes, raises Boom
     POST /raises/STATUS/TEXT     writes, raises the framework's HTTP error
     POST /returns/STATUS/TEXT    writes, returns a response of that status
@@ -216,9 +216,7 @@ class UndecoratedContract:
     """The development mode tells of a handler without a decorator: ``/apart``."""
 
     async def test_handler_without_a_decorator_is_told(self, front: Front) -> None:
-        told = (
-            r"test_\w+\.\S+ has no decorator, and .*Services\.write and .*Services\.message, which"
-        )
+        told = r"test_\w+\.\S+, which a framework called, has no decorator, and .*Services\.write and .*Services\.message, which"
         with pytest.warns(DevelopmentWarning, match=told):
             assert (await front.post("/apart/twice")).status_code < 300
         assert await front.texts() == ["twice", "twice"]

@@ -67,7 +67,8 @@ class Transfer:
         """Expect the development mode to name the handler, and both services."""
         services = r".*Transfer\.debit and .*Transfer\.credit, which"
         with pytest.warns(
-            DevelopmentWarning, match=rf"\.{handler} has no decorator, and {services}"
+            DevelopmentWarning,
+            match=rf"\.{handler}, which a framework called, has no decorator, and {services}",
         ):
             yield
 

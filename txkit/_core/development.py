@@ -22,7 +22,7 @@ from txkit.policy.propagation import Propagation
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import CellType, CodeType, FrameType
 
     from txkit._core.scope import Scope
@@ -50,10 +50,13 @@ class DevelopmentWarning(UserWarning):
 
 @dataclass(slots=True)
 class _Handler:
-    """The handler that a task runs, and the first function in it whose unit returned."""
+    """The handler that a task runs, and the first function in it whose unit returned.
+
+    None once it has been told.
+    """
 
     frame: FrameType
-    first: str
+    first: str | None
 
 
 _handlers: WeakKeyDictionary[asyncio.Task[Any], _Handler] = WeakKeyDictionary()
@@ -67,7 +70,8 @@ def watching(run_unit: _F) -> _F:
 
     async def watched(root: Scope, definition: Definition, *args: Any, **kwargs: Any) -> Any:
         handler = None
-        if root.atomic or definition.propagation in _JOINS_WHERE_IT_CAN:
+        joins = root.atomic or definition.propagation in _JOINS_WHERE_IT_CAN
+        if joins and not definition.characteristics.read_only:  # of which nothing stays
             handler = _look(root.name)
         result = await run_unit(root, definition, *args, **kwargs)
         if handler is not None:
@@ -77,10 +81,11 @@ def watching(run_unit: _F) -> _F:
     return watched  # type: ignore[return-value]
 
 
-def remember(function: Any) -> None:
-    """Keep in mind that this function has been decorated."""
-    if IS_ON and isinstance(function, FunctionType):
-        _decorated.setdefault(function.__code__, WeakSet()).add(function)
+def remember(functions: Iterable[Any]) -> None:
+    """Keep in mind that a function, and what it wraps, has been decorated."""
+    for function in functions:
+        if isinstance(function, FunctionType):
+            _decorated.setdefault(function.__code__, WeakSet()).add(function)
 
 
 def _is_decorated(frame: FrameType) -> bool:
@@ -120,13 +125,14 @@ def _look(name: str) -> FrameType | None:
             f" decorator, and {name} became a unit by itself: give the framework what the decorator"
             " returns (the decorator stands below the route's, next to the 'async def')",
         )
-    elif known is not None and known.frame is handler and known.first != name:
+    elif known is not None and known.frame is handler and known.first not in {name, None}:
+        first, known.first = known.first, None  # it is told once
         _warn(
             handler,
-            f"{_named(handler)} has no decorator, and {known.first} and {name}, which it calls one"
-            " after the other, are a transaction each: the first is committed whatever becomes of"
-            " the second. Put @transactional on the handler, below its route's decorator;"
-            f" {_TO_TELL_APART}",
+            f"{_named(handler)}, which a framework called, has no decorator, and {first} and {name},"
+            " which it calls one after the other, are a unit each: what the first did stays,"
+            " whatever becomes of the second. Put @transactional next to its 'async def', below the"
+            f" framework's decorator; {_TO_TELL_APART}",
         )
     return handler
 

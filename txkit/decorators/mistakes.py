@@ -15,7 +15,7 @@ import inspect
 import types
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from time import perf_counter
 from typing import Any
 
@@ -36,6 +36,13 @@ _CONTAINERS = (
     types.MethodType,
     functools.partial,
 )
+_USERS_OWN = {
+    "aiohttp.web_app.Application",
+    "litestar.datastructures.state.State",
+    "starlette.datastructures.State",
+}
+"""Where an application keeps what is its user's."""
+
 _DEEPEST = 5
 _MOST_IN_VAIN_S = 0.5
 """A search takes milliseconds: who keeps registries of his own is not made to wait for more."""
@@ -55,37 +62,42 @@ def refuse_mistakes(applied: Applied, given: Any, references: int) -> None:
     fewest = _fewest.setdefault(applied.decorator, references)
     if references < fewest:
         _fewest[applied.decorator] = references
-    *_, function = _below(given)
+    chain = list(_below(given))
+    if development.IS_ON:
+        development.remember(chain)
+    function = chain[-1]
     if not _stands_above(function):
         return
-    _refuse_twice(applied, given)
-    if given is function and (references > fewest or weakref.getweakrefcount(function)):
-        _refuse_registered(applied, function)
+    _refuse_twice(applied, chain)
+    is_held = references > fewest or weakref.getweakrefcount(function)
+    if is_held if given is function else development.IS_ON:  # a wrapper always holds what it wraps
+        _refuse_registered(applied, chain)
 
 
-def _refuse_twice(applied: Applied, given: Any) -> None:
-    for below in _applied_below(given):
-        if is_in_vain(applied, below):
+def _refuse_twice(applied: Applied, chain: list[Any]) -> None:
+    for one in chain:
+        below = getattr(one, "_self_applied", None)
+        if isinstance(below, Applied) and is_in_vain(applied, below):
             message = (
-                f"{applied.decorator} stands above {below.decorator} on {qualified_name(given)}, and"
+                f"{applied.decorator} stands above {below.decorator} on {qualified_name(one)}, and"
                 " one of them has no effect: a unit is opened once. Keep one, with the options of both"
             )
             raise TypeError(message)
 
 
-def _refuse_registered(applied: Applied, function: Any) -> None:
+def _refuse_registered(applied: Applied, chain: list[Any]) -> None:
     """Raise if a framework has got the function already, so that it will call it undecorated."""
     global _searched_in_vain_s  # noqa: PLW0603 - a budget of the process
     if _searched_in_vain_s > _MOST_IN_VAIN_S and not development.IS_ON:
         return
     start_s = perf_counter()
-    holder = _holder(function)
+    holder = _holder(chain)
     if holder is None:
         _searched_in_vain_s += perf_counter() - start_s
         return
     message = (
-        f"{applied.decorator} stands above the decorator that gave {qualified_name(function)} to"
-        f" {holder.partition('.')[0]} (its {holder}), which will call it without a transaction: put"
+        f"{applied.decorator} stands above the decorator that gave {qualified_name(chain[-1])} to"
+        f" {holder.partition('.')[0]} (its {holder}), which has got it without a transaction: put"
         f" {applied.decorator} below that one, next to the 'async def' (if it is meant so, call"
         f" {applied.decorator[1:]}(...) on the function in a line of its own)"
     )
@@ -123,17 +135,14 @@ def _below(function: Any) -> Iterator[Any]:
         function = function.__func__ if is_method else getattr(function, "__wrapped__", None)
 
 
-def _applied_below(function: Any) -> Iterator[Applied]:
-    for one in _below(function):
-        applied = getattr(one, "_self_applied", None)
-        if isinstance(applied, Applied):
-            yield applied
+def _holder(chain: list[Any]) -> str | None:
+    """Name the framework's object that has got the function, directly or in containers.
 
-
-def _holder(function: Callable[..., Any]) -> str | None:
-    """Name the framework's object that has got the function, directly or in containers."""
+    What wraps it, down from what was given to us, is no holder.
+    """
+    function = chain[-1]
     level: list[Any] = [function, *weakref.getweakrefs(function)]
-    known: set[int] = {id(one) for one in level}
+    known: set[int] = {id(one) for one in (*level, *chain, chain)}
     for _ in range(_DEEPEST):
         mine = {id(level), id(known)}
         above: list[Any] = []
@@ -164,4 +173,5 @@ def _framework_name(holder: Any) -> str | None:
         module = str(holder.__globals__.get("__name__"))
         return f"{module}.{holder.__qualname__}" if is_of_a_framework(module) else None
     module = str(type(holder).__module__)
-    return f"{module}.{type(holder).__qualname__}" if is_of_a_framework(module) else None
+    name = f"{module}.{type(holder).__qualname__}"
+    return name if is_of_a_framework(module) and name not in _USERS_OWN else None

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import wrapt
 
-from txkit._core.development import remember
 from txkit.decorators.mistakes import refuse_mistakes
 from txkit.policy.callables import qualified_name, refuse_undecorable
 from txkit.policy.stacking import Applied
@@ -97,7 +96,6 @@ def wrap(applied: Applied, given: Any, make_entry: Callable[[Function, str], Fun
         function = given
     refuse_undecorable(applied.decorator, function)
     refuse_mistakes(applied, given, references)
-    remember(function)
     entry = make_entry(function, qualified_name(function))
     updated = functools.WRAPPER_UPDATES if inspect.isroutine(function) else ()
     binds_plainly: bool = inspect.isfunction(given)  # pyright: ignore[reportUnknownArgumentType]

@@ -40,6 +40,11 @@ def refuse_undecorable(decorator: str, function: Any) -> None:
         message = f"{decorator} can't decorate the builtin {name}: wrap it in an 'async def'"
     elif _is(inspect.iscoroutinefunction, function) or is_stream(function):
         return
+    elif isinstance(view := getattr(function, "view_class", None), type):
+        message = (
+            f"{decorator} can't decorate {name}, which calls the methods of its class: put it on"
+            f" those{_methods_of(view)}"
+        )
     elif _is_function(function):
         message = (
             f"{decorator} needs a coroutine function or an async generator function, and {name} is none: make it 'async def', or, if"
@@ -112,8 +117,10 @@ def _framework_of(function: Any) -> str | None:
         return None
     cls = _class_of(function)
     owner: Any = cls.__call__ if callable(function) else cls
-    module = str(getattr(owner, "__module__", None))
-    return module.partition(".")[0] if is_of_a_framework(module) else None
+    if not is_of_a_framework(str(getattr(owner, "__module__", None))):
+        return None
+    named = cls if is_of_a_framework(cls.__module__) else owner
+    return str(named.__module__).partition(".")[0]
 
 
 def _methods_of(cls: type[Any]) -> str:
