@@ -19,6 +19,7 @@ import contextlib
 from sqlite3 import OperationalError
 from typing import TYPE_CHECKING, Any
 
+from greenlet import getcurrent  # type: ignore[import-untyped]
 from sqlalchemy import event
 from sqlalchemy.exc import ResourceClosedError
 
@@ -37,7 +38,8 @@ AT_WORK = "txkit_at_work"
 """The mark of a connection that a statement is on its way on."""
 
 _HARM = "txkit_harm"
-_HAS_ENDED = "txkit_has_ended"
+_ENDED_BY = "txkit_ended_by"
+"""The greenlet that ends the transaction, or ended it: its listeners may still send something."""
 
 
 def make_transactional(engine: Engine) -> None:
@@ -106,7 +108,8 @@ def _on_connect(dbapi_connection: Any, _record: object) -> None:
 
 
 def _on_begin(connection: Connection) -> None:
-    connection.info[_HAS_ENDED] = connection.info[AT_WORK] = False
+    connection.info[_ENDED_BY] = None
+    connection.info[AT_WORK] = False
     options = connection.get_execution_options()
     if options.get("isolation_level") == "AUTOCOMMIT":
         return
@@ -132,11 +135,11 @@ def _on_commit(connection: Connection) -> None:
 
 
 def _on_end(connection: Connection) -> None:
-    """Let the next user of the connection write, and nobody else up to the next BEGIN."""
+    """Let the next user of the connection write, and no other task up to the next BEGIN."""
     if not connection.invalidated:
         if connection.info.pop(READ_ONLY, None):
             connection.exec_driver_sql("PRAGMA query_only = OFF")
-        connection.info[_HAS_ENDED] = True
+        connection.info[_ENDED_BY] = getcurrent()
 
 
 def _on_statement(
@@ -147,7 +150,7 @@ def _on_statement(
     context: Any,
     _executemany: object,
 ) -> None:
-    if connection.info.get(_HAS_ENDED):
+    if connection.info.get(_ENDED_BY) not in {None, getcurrent()}:
         # Another task's, whose cursor was being made meanwhile: it would be durable at once.
         message = "the statement came after the end of its transaction; it was not sent"
         raise ResourceClosedError(message)
