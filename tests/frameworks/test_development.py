@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import subprocess
 import sys
 import warnings
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient as AiohttpClient
+from aiohttp.test_utils import TestServer
 from fastapi import Depends, FastAPI, WebSocket
 from fastapi.testclient import TestClient
+from pydantic import validate_call
 
 from tests.conftest import SqliteJudge
 from tests.notes import Boom, count, write
@@ -225,6 +231,42 @@ class TestIsNotTold:
 
         assert await told(handler) == []
 
+    async def test_middleware_of_aiohttp_that_has_a_unit(self, services: Services) -> None:
+        @web.middleware
+        async def auth(request: web.Request, handler: Any) -> web.StreamResponse:
+            await services.debit()
+            return await handler(request)
+
+        @transactional
+        async def handler(request: web.Request) -> web.Response:
+            await services.credit()
+            return web.Response()
+
+        app = web.Application(middlewares=[auth])
+        app.router.add_get("/", handler)
+        async with AiohttpClient(TestServer(app)) as client:  # a warning would be a 500
+            assert (await client.get("/")).status == 200
+
+    async def test_lifespan(self, services: Services) -> None:
+        @contextlib.asynccontextmanager
+        async def lifespan(_: FastAPI):
+            await services.debit()
+            await services.credit()
+            yield
+
+        app = FastAPI(lifespan=lifespan)
+        await with_client(app, services.db, lambda client: client.get("/"))
+
+    async def test_validated_handler(self, services: Services) -> None:
+        @validate_call
+        @transactional
+        async def validated(x: int = 1) -> None:
+            await services.debit()
+            await services.credit()
+
+        transactional(validate_call(services.debit))
+        assert await told(validated) == []
+
     async def test_services_that_only_read(self, lite: Database) -> None:
         @transactional(read_only=True)
         async def one() -> None:
@@ -279,6 +321,33 @@ class TestIsNotTold:
     async def test_no_framework_is_there(self, services: Services) -> None:
         await services.debit()  # this test is no handler
         await services.credit()
+
+
+@pytest.mark.parametrize("kind", ["timeout", "group", "task"])
+async def test_nothing_of_a_handler_is_kept_once_its_task_is_done(
+    services: Services, kind: str
+) -> None:
+    """Its locals may refer to the task itself."""
+
+    class Local: ...
+
+    kept: list[weakref.ref[Local]] = []
+
+    async def handler() -> None:
+        mine = Local()
+        kept.append(weakref.ref(mine))
+        task = asyncio.current_task() if kind == "task" else None
+        block = asyncio.TaskGroup() if kind == "group" else asyncio.timeout(60)
+        async with block:
+            await services.debit()
+        del task
+
+    task = asyncio.create_task(told(handler))
+    assert await task == []
+    del task
+    await asyncio.sleep(0)
+    gc.collect()
+    assert [one() for one in kept] == [None]
 
 
 PROGRAM = """

@@ -236,6 +236,20 @@ class TestNoMistake:
 
         assert site[jobs] == [nightly.__wrapped__]
 
+    def test_what_is_known_about_a_function_by_another_handler(self) -> None:
+        app, permissions = FastAPI(), {}
+
+        @app.get("/help")
+        async def help_() -> list[str]:
+            return [one.__name__ for one in permissions]
+
+        @transactional
+        @(lambda function: permissions.setdefault(function, "admin") and function)
+        async def handler() -> None: ...
+
+        kept = app.state.kept = {"handler": handler.__wrapped__}
+        assert kept["handler"] in permissions
+
     def test_wrappers_of_ones_own_and_of_a_framework(self) -> None:
         @transactional
         @log

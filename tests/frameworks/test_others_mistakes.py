@@ -14,9 +14,11 @@ from arq import cron
 from arq.worker import func
 from blacksheep import Application
 from blacksheep import Router as BlackSheepRouter
+from blacksheep.server.openapi.v3 import OpenAPIHandler
 from dishka import Provider, make_async_container
 from falcon.asgi import App
 from mcp.server import MCPServer
+from openapidocs.v3 import Info
 from taskiq import InMemoryBroker
 
 from txkit import transactional
@@ -67,6 +69,14 @@ class TestAboveTheRoute:
             @transactional
             @broker.on_event("startup")
             async def started(state: Any) -> None: ...
+
+
+def test_documentation_of_blacksheep_may_stand_below() -> None:
+    docs = OpenAPIHandler(info=Info(title="notes", version="1"))
+
+    @transactional
+    @docs(summary="Make a transfer")
+    async def post_transfer(amount: int) -> None: ...
 
 
 OBJECTS: list[tuple[str, Callable[[], object]]] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -84,7 +85,23 @@ def application(services: MoreServices) -> Quart:
         await services.write(text)
         return {"text": text}, status, {"x-so": "so"}
 
+    @app.post("/with-headers/<int:status>/<text>")
+    @transactional
+    async def with_headers(status: int, text: str) -> Any:
+        await services.write(text)
+        return Response("", status), {"x-so": "so"}
+
+    partial_view = functools.partial(transactional(pairs.__wrapped__))
+    app.add_url_rule(
+        "/partial/<int:status>/<text>", "partial", view_func=partial_view, methods=["POST"]
+    )
+
     class Pairs(MethodView):
+        @transactional
+        async def get(self, status: int, text: str) -> Any:
+            await services.write(text)
+            return {"text": text}, status
+
         @transactional
         async def post(self, status: int, text: str) -> Any:
             await services.write(text)
@@ -244,10 +261,16 @@ async def test_response_that_is_raised_is_judged_by_its_status(
     assert await front.texts() == left
 
 
-@pytest.mark.parametrize("path", ["pairs", "pair-of-a-view", "triples"])
+@pytest.mark.parametrize("path", ["pairs", "pair-of-a-view", "triples", "with-headers", "partial"])
 async def test_tuple_that_the_view_returns_is_its_answer(front: Front, path: str) -> None:
     assert (await front.post(f"/{path}/409/lost")).status_code == 409
     assert (await front.post(f"/{path}/201/kept")).status_code == 201
+    assert await front.texts() == ["kept"]
+
+
+async def test_tuple_of_the_get_that_answers_head(front: Front) -> None:
+    assert (await front.client.head("/pair-of-a-view/409/lost")).status_code == 409
+    assert (await front.client.head("/pair-of-a-view/200/kept")).status_code == 200
     assert await front.texts() == ["kept"]
 
 

@@ -48,13 +48,6 @@ class TestTwice:
                 @classmethod
                 async def function(cls) -> None: ...
 
-        with pytest.raises(TypeError, match="stands above @"):
-
-            @upper
-            @log
-            @lower
-            async def other() -> None: ...
-
     @pytest.mark.parametrize(
         ("upper", "lower"),
         [
@@ -70,6 +63,21 @@ class TestTwice:
         @upper
         @lower
         async def function() -> None: ...
+
+    def test_decorator_of_ones_own_in_between_has_its_reasons(self) -> None:
+        @transactional
+        @log  # may call it once for each item, in the unit of the one above
+        @new_context
+        async def function() -> None: ...
+
+    def test_next_input_of_a_prompt(self) -> None:
+        names = {"transactional": transactional}
+        for line in (
+            "@transactional\nasync def f(): ...",
+            "g = transactional(timeout_s=1)(f)",
+            "h = (lambda f: transactional(timeout_s=1)(transactional(f)))(f.__wrapped__)",
+        ):
+            exec(compile(line + "\n", "<stdin>", "single"), names)
 
     def test_who_calls_the_decorator_may_add_to_what_is_there(self) -> None:
         decorated = transactional(asynchronous)

@@ -34,6 +34,9 @@ IS_ON = os.environ.get(VARIABLE, "") not in {"", "0"}
 _F = TypeVar("_F", bound="Callable[..., Any]")
 _JOINS_WHERE_IT_CAN = {Propagation.REQUIRED, Propagation.NESTED}
 _OF_COROUTINES = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_GENERATOR
+_PLUMBING = {"aiosignal", "anyio", "asyncio", "contextlib", "pydantic"}
+"""Who stands between a framework and a handler, and is neither."""
+
 _TO_TELL_APART = "@new_context on the services that are to be apart says that they are meant to be"
 
 
@@ -71,7 +74,8 @@ def watching(run_unit: _F) -> _F:
     async def watched(root: Scope, definition: Definition, *args: Any, **kwargs: Any) -> Any:
         handler = None
         joins = root.atomic or definition.propagation in _JOINS_WHERE_IT_CAN
-        if joins and not definition.characteristics.read_only:  # of which nothing stays
+        only_reads = definition.characteristics.read_only  # of which nothing stays
+        if joins and not only_reads and not _is_a_handlers(*args[1:]):
             handler = _look(root.name)
         result = await run_unit(root, definition, *args, **kwargs)
         if handler is not None:
@@ -79,6 +83,11 @@ def watching(run_unit: _F) -> _F:
         return result
 
     return watched  # type: ignore[return-value]
+
+
+def _is_a_handlers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call is given something of a framework's, as a handler is by a middleware."""
+    return any(is_of_a_framework(str(type(one).__module__)) for one in (*args, *kwargs.values()))
 
 
 def remember(functions: Iterable[Any]) -> None:
@@ -142,7 +151,13 @@ def _keep(handler: FrameType, name: str) -> None:
     task = current_task_or_none()
     known = None if task is None else _handlers.get(task)
     if task is not None and (known is None or known.frame is not handler):
+        if known is None:
+            task.add_done_callback(_forget)  # its locals may refer to the task
         _handlers[task] = _Handler(handler, name)
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    _handlers.pop(task, None)
 
 
 def _handler_in(task: asyncio.Task[Any]) -> FrameType | None:
@@ -151,7 +166,7 @@ def _handler_in(task: asyncio.Task[Any]) -> FrameType | None:
     for frame in _frames_of(task):
         if is_of_a_framework(_module_of(frame)):
             break
-        if "__name__" in frame.f_globals:  # what dishka generates has none, and is nobody's handler
+        if _is_a_users(frame):
             handler = frame
     else:  # a compiled framework has no frames, but its coroutine tells whose it is
         if not is_of_a_framework(str(getattr(task.get_coro(), "__module__", None))):
@@ -176,6 +191,13 @@ def _frames_of(task: asyncio.Task[Any]) -> list[FrameType]:
         frames.append(frame)
         frame = None if frame is root else frame.f_back
     return frames
+
+
+def _is_a_users(frame: FrameType) -> bool:
+    """Whether it can be a handler's. A lifespan is a generator; what dishka makes has no module."""
+    if frame.f_code.co_flags & inspect.CO_ASYNC_GENERATOR or "__name__" not in frame.f_globals:
+        return False
+    return _module_of(frame).partition(".")[0] not in _PLUMBING
 
 
 def _is_of_a_coroutine(frame: FrameType) -> bool:

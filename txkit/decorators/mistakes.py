@@ -12,12 +12,13 @@ from __future__ import annotations
 import functools
 import gc
 import inspect
+import logging
 import types
 import weakref
 from collections import deque
 from collections.abc import Iterator
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 from txkit._core import development
 from txkit.policy.callables import qualified_name
@@ -32,7 +33,6 @@ _CONTAINERS = (
     frozenset,
     deque,
     types.CellType,
-    types.FunctionType,
     types.MethodType,
     functools.partial,
 )
@@ -44,6 +44,8 @@ _USERS_OWN = {
 """Where an application keeps what is its user's."""
 
 _DEEPEST = 5
+log = logging.getLogger("txkit")
+
 _MOST_IN_VAIN_S = 0.5
 """A search takes milliseconds: who keeps registries of his own is not made to wait for more."""
 
@@ -75,9 +77,14 @@ def refuse_mistakes(applied: Applied, given: Any, references: int) -> None:
 
 
 def _refuse_twice(applied: Applied, chain: list[Any]) -> None:
+    """Look at what is next to it: a decorator of somebody else's in between has its own reasons."""
     for one in chain:
         below = getattr(one, "_self_applied", None)
-        if isinstance(below, Applied) and is_in_vain(applied, below):
+        if not isinstance(below, Applied):
+            if isinstance(one, (classmethod, staticmethod)):
+                continue
+            return
+        if is_in_vain(applied, below):
             message = (
                 f"{applied.decorator} stands above {below.decorator} on {qualified_name(one)}, and"
                 " one of them has no effect: a unit is opened once. Keep one, with the options of both"
@@ -94,6 +101,8 @@ def _refuse_registered(applied: Applied, chain: list[Any]) -> None:
     holder = _holder(chain)
     if holder is None:
         _searched_in_vain_s += perf_counter() - start_s
+        if _searched_in_vain_s > _MOST_IN_VAIN_S and not development.IS_ON:
+            log.info("who keeps decorated functions is not looked up any more: it took too long")
         return
     message = (
         f"{applied.decorator} stands above the decorator that gave {qualified_name(chain[-1])} to"
@@ -108,7 +117,7 @@ def _stands_above(function: Any) -> bool:
     """Whether who decorates runs ``@decorator`` above this function's ``def``."""
     code = getattr(function, "__code__", None)
     frame = _caller()
-    if code is None or frame is None or frame.f_code.co_filename != code.co_filename:
+    if code is None or frame is None or not any(one is code for one in frame.f_code.co_consts):
         return False
     first: int = code.co_firstlineno  # the line of the topmost decorator
     if not first <= frame.f_lineno:
@@ -153,7 +162,7 @@ def _holder(chain: list[Any]) -> str | None:
             name = _framework_name(one)
             if name is not None:
                 return name
-            if _is_between(one):
+            if _is_between(one, level):
                 above.append(one)
         level = above
         if not level:
@@ -161,17 +170,28 @@ def _holder(chain: list[Any]) -> str | None:
     return None
 
 
-def _is_between(holder: Any) -> bool:
-    """Whether it holds for somebody else; a module's names hold everything."""
+def _is_between(holder: Any, held: list[Any]) -> bool:
+    """Whether it holds for somebody else.
+
+    A module's names hold everything, and what is a key only is something that is known about it.
+    """
+    if isinstance(holder, dict):
+        values = cast("dict[Any, Any]", holder).values()  # type: ignore[redundant-cast]  # pyright's
+        return "__builtins__" not in holder and any(a is b for a in values for b in held)
     if isinstance(holder, _CONTAINERS):
-        return not (isinstance(holder, dict) and "__builtins__" in holder)
-    return str(type(holder).__module__).startswith("pydantic.")
+        return True
+    return _module_of(holder).startswith("pydantic.")
 
 
 def _framework_name(holder: Any) -> str | None:
+    is_function = isinstance(holder, types.FunctionType)
+    qualname = holder.__qualname__ if is_function else type(holder).__qualname__
+    name = f"{_module_of(holder)}.{qualname}"
+    return name if is_of_a_framework(name) and name not in _USERS_OWN else None
+
+
+def _module_of(holder: Any) -> str:
+    """Name where a function was written, or an object's class."""
     if isinstance(holder, types.FunctionType):
-        module = str(holder.__globals__.get("__name__"))
-        return f"{module}.{holder.__qualname__}" if is_of_a_framework(module) else None
-    module = str(type(holder).__module__)
-    name = f"{module}.{type(holder).__qualname__}"
-    return name if is_of_a_framework(module) and name not in _USERS_OWN else None
+        return str(holder.__globals__.get("__name__"))
+    return str(type(holder).__module__)

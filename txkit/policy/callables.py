@@ -45,6 +45,11 @@ def refuse_undecorable(decorator: str, function: Any) -> None:
             f"{decorator} can't decorate {name}, which calls the methods of its class: put it on"
             f" those{_methods_of(view)}"
         )
+    elif _is_function(function) and _is(inspect.iscoroutinefunction, inspect.unwrap(function)):
+        message = (
+            f"{decorator} was given what another decorator made of the coroutine function {name}, and"
+            f" that is a plain function: put {decorator} below that one, next to the 'async def'"
+        )
     elif _is_function(function):
         message = (
             f"{decorator} needs a coroutine function or an async generator function, and {name} is none: make it 'async def', or, if"

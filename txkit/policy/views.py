@@ -7,6 +7,7 @@ not imported: where a request runs, it is there.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -28,14 +29,18 @@ def find_answer(function: object, result: tuple[Any, ...]) -> ViewAnswer | None:
     view = quart.current_app.view_functions.get(request.endpoint)
     if not any(one is function for one in _functions_of(view, request.method.lower())):
         return None
-    return ViewAnswer(result[1]) if len(result) > 1 else None
+    if len(result) > 1 and isinstance(result[1], int):
+        return ViewAnswer(result[1])
+    return ViewAnswer(getattr(result[0], "status_code", None)) if result else None
 
 
 def _functions_of(view: Any, method: str) -> Iterator[object]:
     """Give a view, the method of its class, and what these wrap."""
     cls = getattr(view, "view_class", None)
-    for one in (view, getattr(cls, method, None), getattr(cls, "dispatch_request", None)):
+    names = (method, "get" if method == "head" else method, "dispatch_request")
+    for one in (view, *(getattr(cls, name, None) for name in names)):
         function = one
         while function is not None:
             yield function
-            function = getattr(function, "__wrapped__", None)
+            is_partial = isinstance(function, functools.partial)
+            function = function.func if is_partial else getattr(function, "__wrapped__", None)
