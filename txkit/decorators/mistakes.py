@@ -155,15 +155,18 @@ def _holder(chain: list[Any]) -> str | None:
     for _ in range(_DEEPEST):
         mine = {id(level), id(known)}
         above: list[Any] = []
+        names: set[str] = set()
         for one in gc.get_referrers(*level):
             if id(one) in known or id(one) in mine or isinstance(one, types.FrameType):
                 continue
             known.add(id(one))
             name = _framework_name(one)
             if name is not None:
-                return name
-            if _is_between(one, level):
+                names.add(name)
+            elif _is_between(one, level):
                 above.append(one)
+        if names:
+            return min(names)  # the same one each time
         level = above
         if not level:
             break
