@@ -49,11 +49,12 @@ def application(services: Services) -> web.Application:
     @transactional
     async def post_note(request: web.Request) -> web.Response:
         text = request.match_info["text"]
+        await services.write(text)
         try:
             times = int(request.query.get("times", "1"))
         except ValueError:
             raise web.HTTPUnprocessableEntity(text="times is a number") from None
-        await services.write(text, times)
+        await services.write(text, times - 1)
         return web.json_response({"text": text, "times": times}, status=201)
 
     @routes.post("/apart/{text}")

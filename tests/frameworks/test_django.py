@@ -59,11 +59,12 @@ ERRORS = {400: BadRequest, 403: PermissionDenied, 404: Http404}
 def urls(services: MoreServices) -> tuple[Any, ...]:
     @transactional
     async def post_note(request: HttpRequest, text: str) -> HttpResponse:
+        await services.write(text)
         try:
             times = int(request.GET.get("times", "1"))
         except ValueError:
             return HttpResponseBadRequest()
-        await services.write(text, times)
+        await services.write(text, times - 1)
         return JsonResponse({"text": text, "times": times}, status=201)
 
     async def apart(request: HttpRequest, text: str) -> HttpResponse:

@@ -43,11 +43,12 @@ def application(services: MoreServices) -> Quart:
     @app.post("/notes/<text>")
     @transactional
     async def post_note(text: str) -> Any:
+        await services.write(text)
         try:
             times = int(request.args.get("times", 1))
         except ValueError:
             abort(422)
-        await services.write(text, times)
+        await services.write(text, times - 1)
         return {"text": text, "times": times}, 201
 
     @app.post("/apart/<text>")

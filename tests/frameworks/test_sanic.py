@@ -50,11 +50,12 @@ def application(services: Services) -> Sanic[Any, Any]:
     @app.post("/notes/<words:str>")
     @transactional
     async def post_note(request: Request, words: str) -> HTTPResponse:
+        await services.write(words)
         try:
             times = int(request.args.get("times", "1"))
         except ValueError:
             raise BadRequest("times is a number") from None
-        await services.write(words, times)
+        await services.write(words, times - 1)
         return json({"text": words, "times": times}, status=201)
 
     @app.post("/apart/<words:str>")

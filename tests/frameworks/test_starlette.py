@@ -46,11 +46,12 @@ def application(services: MoreServices) -> Starlette:
     @transactional
     async def post_note(request: Request) -> Response:
         text = request.path_params["text"]
+        await services.write(text)
         try:
             times = int(request.query_params.get("times", 1))
         except ValueError:
             raise HTTPException(422) from None
-        await services.write(text, times)
+        await services.write(text, times - 1)
         return JSONResponse({"text": text, "times": times}, 201)
 
     async def apart(request: Request) -> Response:

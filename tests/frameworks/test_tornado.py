@@ -40,11 +40,12 @@ def application(services: Services) -> Application:
     class Note(RequestHandler):
         @transactional
         async def post(self, text: str) -> None:
+            await services.write(text)
             try:
                 times = int(self.get_argument("times", "1"))
             except ValueError:
                 raise HTTPError(422, "times is a number") from None
-            await services.write(text, times)
+            await services.write(text, times - 1)
             self.set_status(201)
             self.write({"text": text, "times": times})
 
