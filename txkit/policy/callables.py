@@ -38,13 +38,13 @@ def refuse_undecorable(decorator: str, function: Any) -> None:
         )
     elif inspect.isbuiltin(function):
         message = f"{decorator} can't decorate the builtin {name}: wrap it in an 'async def'"
-    elif _is(inspect.iscoroutinefunction, function) or is_stream(function):
-        return
     elif isinstance(view := getattr(function, "view_class", None), type):
         message = (
             f"{decorator} can't decorate {name}, which calls the methods of its class: put it on"
             f" those{_methods_of(view)}"
         )
+    elif _is(inspect.iscoroutinefunction, function) or is_stream(function):
+        return
     elif _is_function(function) and _is(inspect.iscoroutinefunction, inspect.unwrap(function)):
         message = (
             f"{decorator} was given what another decorator made of the coroutine function {name}, and"
