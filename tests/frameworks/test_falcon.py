@@ -49,8 +49,9 @@ class Resource:
 class Notes(Resource):
     @transactional
     async def on_post(self, req: Request, resp: Response, text: str) -> None:
-        times = req.get_param_as_int("times", default=1)
-        await self.services.write(text, times)
+        await self.services.write(text)
+        times = req.get_param_as_int("times", default=1)  # refuses by raising
+        await self.services.write(text, times - 1)
         resp.status = 201
         resp.media = {"text": text, "times": times}
 
