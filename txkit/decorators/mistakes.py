@@ -53,6 +53,12 @@ _fewest: dict[str, int] = {}
 _searched_in_vain_s = 0.0
 
 
+def remember(given: Any) -> None:
+    """Let the development mode know that a function, and what it wraps, is decorated."""
+    if development.IS_ON:
+        development.remember(_below(given))
+
+
 def refuse_mistakes(applied: Applied, given: Any, references: int) -> None:
     """Raise if this decorator has no effect where it stands.
 
@@ -65,14 +71,15 @@ def refuse_mistakes(applied: Applied, given: Any, references: int) -> None:
     if references < fewest:
         _fewest[applied.decorator] = references
     chain = list(_below(given))
-    if development.IS_ON:
-        development.remember(chain)
-    function = chain[-1]
+    *wrappers, function = chain
     if not _stands_above(function):
         return
     _refuse_twice(applied, chain)
-    is_held = references > fewest or weakref.getweakrefcount(function)
-    if is_held if given is function else development.IS_ON:  # a wrapper always holds what it wraps
+    if given is function:
+        is_held = bool(references > fewest or weakref.getweakrefcount(function))
+    else:  # a wrapper always holds what it wraps, and a search for each is for the development mode
+        is_held = development.IS_ON and any(type(one) is types.FunctionType for one in wrappers)
+    if is_held:
         _refuse_registered(applied, chain)
 
 

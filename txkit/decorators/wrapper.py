@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import wrapt
 
-from txkit.decorators.mistakes import refuse_mistakes
+from txkit.decorators.mistakes import refuse_mistakes, remember
 from txkit.policy.callables import qualified_name, refuse_undecorable
 from txkit.policy.stacking import Applied
 
@@ -96,6 +96,7 @@ def wrap(applied: Applied, given: Any, make_entry: Callable[[Function, str], Fun
         function = given
     refuse_undecorable(applied.decorator, function)
     refuse_mistakes(applied, given, references)
+    remember(given)  # which makes references
     entry = make_entry(function, qualified_name(function))
     updated = functools.WRAPPER_UPDATES if inspect.isroutine(function) else ()
     binds_plainly: bool = inspect.isfunction(given)  # pyright: ignore[reportUnknownArgumentType]
