@@ -13,11 +13,12 @@ from pydantic import BaseModel
 
 from tests.conftest import PostgresJudge, SqliteJudge
 from tests.frameworks.asgi import asgi_server
-from tests.frameworks.web import SLOW_COMMIT, Front, front_of
+from tests.frameworks.web import Front, front_of
 from tests.frameworks.web_features import (
     ErrorHandlerContract,
     InjectionContract,
     MoreServices,
+    PairContract,
     RefusedCommitContract,
     ViewContract,
     WholeSocketContract,
@@ -107,16 +108,9 @@ class TestViews(ViewContract):
 class TestDependencies(InjectionContract):
     """Depends."""
 
-    async def test_yield_dependency_is_a_unit_around_the_handlers(self, front: Front) -> None:
-        await front.judge.connection.execute(SLOW_COMMIT)
-        assert await front.texts_at_first_byte("/pair/tea") == ["tea"]
-        await front.quiet()
-        assert await front.texts() == ["tea before", "tea", "tea after"]
 
-    async def test_yield_dependency_is_told_of_the_handlers_failure(self, front: Front) -> None:
-        assert (await front.post("/pair/bad")).status_code == 500
-        await front.quiet()
-        assert await front.texts() == []
+class TestYieldDependency(PairContract):
+    at_first_byte = ("tea",)  # it ends after the response
 
 
 class TestErrorHandlers(ErrorHandlerContract):

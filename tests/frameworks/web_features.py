@@ -6,6 +6,7 @@ module inherits.
     POST /view/TEXT        a decorated method of a class-based view: writes, "bad" raises Boom
     POST /needs/TEXT       an injected value comes of MoreServices.need(TEXT); the handler
                            writes that, answers it, or raises Boom if TEXT is "bad"
+    POST /pair/TEXT        a generator's value, around a handler that writes; "bad" raises Boom
     POST /handled/TEXT     writes, raises an exception, of which the application makes a 200
     WS   /whole            Services.message for every message up to "end", all of it one
                            unit: the endpoint itself is decorated, and fails at "bad"
@@ -13,11 +14,13 @@ module inherits.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import websockets
 
 from tests.conftest import PostgresJudge
-from tests.frameworks.web import Front, Services, StreamContract
+from tests.frameworks.web import SLOW_COMMIT, Front, Services, StreamContract
 from tests.notes import Boom
 from txkit import Database, transactional
 
@@ -67,6 +70,23 @@ class InjectionContract:
     async def test_what_was_injected_stays_when_the_handler_fails(self, front: Front) -> None:
         assert (await front.post("/needs/bad")).status_code == 500
         assert await front.texts() == ["bad"]
+
+
+class PairContract:
+    """A generator that provides a value is a unit around the handler's: two, that end in turn."""
+
+    at_first_byte: ClassVar[tuple[str, ...]]
+
+    async def test_it_is_a_unit_around_the_handlers(self, front: Front) -> None:
+        await front.judge.connection.execute(SLOW_COMMIT)
+        assert await front.texts_at_first_byte("/pair/tea") == [*self.at_first_byte]
+        await front.quiet()
+        assert await front.texts() == ["tea before", "tea", "tea after"]
+
+    async def test_it_is_told_of_the_handlers_failure(self, front: Front) -> None:
+        assert (await front.post("/pair/bad")).status_code == 500
+        await front.quiet()
+        assert await front.texts() == []
 
 
 class ErrorHandlerContract:
