@@ -72,14 +72,14 @@ def watching(run_unit: _F) -> _F:
         return run_unit
 
     async def watched(root: Scope, definition: Definition, *args: Any, **kwargs: Any) -> Any:
-        handler = None
+        task, handler = current_task_or_none(), None
         joins = root.atomic or definition.propagation in _JOINS_WHERE_IT_CAN
         only_reads = definition.characteristics.read_only  # of which nothing stays
-        if joins and not only_reads and not _is_a_handlers(*args[1:]):
-            handler = _look(root.name)
+        if task is not None and joins and not only_reads and not _is_a_handlers(*args[1:]):
+            handler = _look(task, root.name)
         result = await run_unit(root, definition, *args, **kwargs)
-        if handler is not None:
-            _keep(handler, root.name)
+        if task is not None and handler is not None:
+            _keep(task, handler, root.name)
         return result
 
     return watched  # type: ignore[return-value]
@@ -120,11 +120,10 @@ def _enclosed(cell: CellType) -> object:
         return None
 
 
-def _look(name: str) -> FrameType | None:
+def _look(task: asyncio.Task[Any], name: str) -> FrameType | None:
     """Warn if the handler that we are in should have opened this unit; give the handler."""
-    task = current_task_or_none()
-    handler = None if task is None else _handler_in(task)
-    if task is None or handler is None:
+    handler = _handler_in(task)
+    if handler is None:
         return None
     known = _handlers.get(task)
     if _is_decorated(handler):
@@ -146,13 +145,12 @@ def _look(name: str) -> FrameType | None:
     return handler
 
 
-def _keep(handler: FrameType, name: str) -> None:
+def _keep(task: asyncio.Task[Any], handler: FrameType, name: str) -> None:
     """Keep in mind that a unit of this handler is committed (one that failed is no half of another)."""
-    task = current_task_or_none()
-    known = None if task is None else _handlers.get(task)
-    if task is not None and (known is None or known.frame is not handler):
-        if known is None:
-            task.add_done_callback(_forget)  # its locals may refer to the task
+    known = _handlers.get(task)
+    if known is None:
+        task.add_done_callback(_forget)  # its locals may refer to the task
+    if known is None or known.frame is not handler:
         _handlers[task] = _Handler(handler, name)
 
 

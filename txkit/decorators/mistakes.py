@@ -4,7 +4,8 @@ Two of them, and only where the decorator stands above a ``def`` (who calls
 ``transactional(function)`` knows what has got the function): the same said twice, and a
 function that the decorator below has given to a framework already, so that the framework
 calls it without its transaction. The second costs a look at the reference count; who holds
-the function is searched only if somebody does, outside the development mode for so long only. Knows nothing of any framework but its name.
+the function is searched only if somebody does, and outside the development mode for half a
+second in all. Knows nothing of any framework but its name.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from txkit.policy.callables import qualified_name
 from txkit.policy.frameworks import is_of_a_framework
 from txkit.policy.stacking import Applied, is_in_vain
 
+log = logging.getLogger("txkit")
+
 _CONTAINERS = (
     dict,
     list,
@@ -44,8 +47,6 @@ _USERS_OWN = {
 """Where an application keeps what is its user's."""
 
 _DEEPEST = 5
-log = logging.getLogger("txkit")
-
 _MOST_IN_VAIN_S = 0.5
 """A search takes milliseconds: who keeps registries of his own is not made to wait for more."""
 

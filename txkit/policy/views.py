@@ -14,14 +14,17 @@ from typing import Any
 
 
 class ViewAnswer:
-    """What the tuple says, in the shape of a response."""
+    """The status that a tuple names, in the shape of a response."""
 
     def __init__(self, status: object) -> None:
         self.status = status
 
 
-def find_answer(function: object, result: tuple[Any, ...]) -> ViewAnswer | None:
-    """Read a result as Quart will, if ``function`` is the view of the running request."""
+def find_answer(function: object, result: tuple[Any, ...]) -> object:
+    """Give what Quart will answer, if ``function`` is the view of the running request.
+
+    A status beside the body counts; without one the body does, which may be a response.
+    """
     quart: Any = sys.modules.get("quart")
     if quart is None or not quart.has_request_context():
         return None
@@ -31,7 +34,7 @@ def find_answer(function: object, result: tuple[Any, ...]) -> ViewAnswer | None:
         return None
     if len(result) > 1 and isinstance(result[1], int):
         return ViewAnswer(result[1])
-    return ViewAnswer(getattr(result[0], "status_code", None)) if result else None
+    return result[0] if result else None
 
 
 def _functions_of(view: Any, method: str) -> Iterator[object]:
